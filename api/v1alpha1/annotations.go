@@ -1,0 +1,58 @@
+package v1alpha1
+
+import "strings"
+
+// Annotations that users set. None of them is ever removed by the operator.
+const (
+	// AnnotationPaused, whatever its value, holds every act on the object. On a XenPool nothing is started, stopped,
+	// migrated or deleted there. Observation and status go on.
+	AnnotationPaused = "kubexen.io/paused"
+
+	// AnnotationReconcileRequestedAt asks for a fresh pass when its value changes: attempts are counted anew and what
+	// was stalled is tried again. The value is echoed in status.lastHandledReconcileAt.
+	AnnotationReconcileRequestedAt = "kubexen.io/reconcile-requested-at"
+
+	// AnnotationForceDelete lets a deletion finish without the pool, which may leave objects behind there. Its value is
+	// the reason; it is written into an Event.
+	AnnotationForceDelete = "kubexen.io/force-delete"
+
+	// AnnotationVMUUID binds a XenInstance to a VM on its pool. The operator writes it once; it travels with backups of
+	// the object. An administrator may set it to bind the object to a VM that was restored elsewhere.
+	AnnotationVMUUID = "kubexen.io/vm-uuid"
+
+	// GatePowerOnPrefix and a name make an annotation that holds the VM's power-on while it is present, whatever its
+	// value: gate.kubexen.io/poweron.<name>.
+	GatePowerOnPrefix = "gate.kubexen.io/poweron."
+
+	// GateDeletePrefix and a name make an annotation that holds the deletion of the VM while it is present:
+	// gate.kubexen.io/delete.<name>.
+	GateDeletePrefix = "gate.kubexen.io/delete."
+)
+
+// Finalizers, one a kind. They are set only where deletion would otherwise lose the way to finish.
+const (
+	// FinalizerPool keeps a XenPool while instances live on it.
+	FinalizerPool = "kubexen.io/xenpool"
+	// FinalizerPoolSecret keeps a credentials Secret while a XenPool that uses it still has work to do with it.
+	FinalizerPoolSecret = "kubexen.io/xenpool-credentials"
+	// FinalizerInstance keeps a XenInstance until its VM is dealt with as its deletionPolicy says.
+	FinalizerInstance = "kubexen.io/xeninstance"
+)
+
+// Gates returns the names of the gates with the given prefix that stand in the annotations, in no particular order.
+func Gates(annotations map[string]string, prefix string) []string {
+	var names []string
+	for key := range annotations {
+		if name, found := strings.CutPrefix(key, prefix); found && name != "" {
+			names = append(names, name)
+		}
+	}
+
+	return names
+}
+
+// IsPaused tells whether the annotations hold every act on their object.
+func IsPaused(annotations map[string]string) bool {
+	_, paused := annotations[AnnotationPaused]
+	return paused
+}

@@ -1,0 +1,218 @@
+package v1alpha1
+
+// Condition types. Ready, Reconciling, Stalled and Paused stand on every kind, always.
+const (
+	// ConditionReady is True when the object is as asked, or waits for its user and not for the operator.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while work of the operator is in flight.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when nothing is tried again until the spec, a Secret or a dependency changes.
+	ConditionStalled = "Stalled"
+	// ConditionPaused is True while the annotation kubexen.io/paused holds every act.
+	ConditionPaused = "Paused"
+
+	// ConditionReachable of a XenPool is True while the pool answers.
+	ConditionReachable = "Reachable"
+	// ConditionCredentialsValid of a XenPool is True when the pool accepts the credentials.
+	ConditionCredentialsValid = "CredentialsValid"
+
+	// ConditionProvisioned of a XenInstance is True when its VM and root disk exist.
+	ConditionProvisioned = "Provisioned"
+	// ConditionFlavorApplied of a XenInstance is True when the VM has the size that flavorRef names.
+	ConditionFlavorApplied = "FlavorApplied"
+	// ConditionPowerStateSynced of a XenInstance is True when the VM is in the power state that is asked.
+	ConditionPowerStateSynced = "PowerStateSynced"
+	// ConditionGuestReady of a XenInstance is True when the guest reports itself. It is no part of Ready.
+	ConditionGuestReady = "GuestReady"
+)
+
+// Reasons. The same word stands in the condition, in the Event and in the metric's label.
+
+// Reasons of every kind.
+const (
+	// ReasonSucceeded says the object is as asked.
+	ReasonSucceeded = "Succeeded"
+	// ReasonProgressing says the operator is at work.
+	ReasonProgressing = "Progressing"
+	// ReasonIdle says no work is in flight (Reconciling=False).
+	ReasonIdle = "Idle"
+	// ReasonNotStalled says work goes on or is done (Stalled=False).
+	ReasonNotStalled = "NotStalled"
+	// ReasonPaused says the annotation kubexen.io/paused holds every act.
+	ReasonPaused = "Paused"
+	// ReasonNotPaused says nothing holds the object.
+	ReasonNotPaused = "NotPaused"
+	// ReasonNotYetObserved says the operator has not looked yet, or cannot look now.
+	ReasonNotYetObserved = "NotYetObserved"
+	// ReasonDeleting says the object goes; the message says what is awaited.
+	ReasonDeleting = "Deleting"
+	// ReasonRetrying says an act failed and is tried again; the message holds the error.
+	ReasonRetrying = "Retrying"
+	// ReasonInvalidSpec says the spec asks for what cannot be.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonDependencyNotReady says something that the spec names does not exist or is not ready yet.
+	ReasonDependencyNotReady = "DependencyNotReady"
+	// ReasonNamespaceNotAllowed says no grant of the pool lets the namespace do what the spec asks.
+	ReasonNamespaceNotAllowed = "NamespaceNotAllowed"
+	// ReasonPermissionDenied says the pool refuses the act to the operator's account.
+	ReasonPermissionDenied = "PermissionDenied"
+	// ReasonForceDeleted says the object was let go without its pool, as its annotation asked.
+	ReasonForceDeleted = "ForceDeleted"
+)
+
+// Reasons of a XenPool, and of what lives on it.
+const (
+	// ReasonConnected says the pool answers and accepts the credentials.
+	ReasonConnected = "Connected"
+	// ReasonConnecting says the first answer is awaited.
+	ReasonConnecting = "Connecting"
+	// ReasonPoolNotFound says poolRef names no XenPool.
+	ReasonPoolNotFound = "PoolNotFound"
+	// ReasonPoolNotReady says the pool exists but cannot be used; its own conditions say why.
+	ReasonPoolNotReady = "PoolNotReady"
+	// ReasonPoolUnreachable says no member of the pool answers.
+	ReasonPoolUnreachable = "PoolUnreachable"
+	// ReasonTLSUntrusted says a member's certificate is not trusted.
+	ReasonTLSUntrusted = "TLSUntrusted"
+	// ReasonUnauthorized says the pool refuses the credentials.
+	ReasonUnauthorized = "Unauthorized"
+	// ReasonSecretNotFound says a Secret that the spec names, or a key of it, is missing.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonIdentityChanged says another pool answers behind the endpoints.
+	ReasonIdentityChanged = "IdentityChanged"
+	// ReasonDuplicatePool says another XenPool names the same pool.
+	ReasonDuplicatePool = "DuplicatePool"
+	// ReasonAnotherWriter says another installation writes to the pool; takeoverFrom replaces it.
+	ReasonAnotherWriter = "AnotherWriter"
+	// ReasonMaintenance says spec.maintenance of the pool holds power, move and delete acts.
+	ReasonMaintenance = "Maintenance"
+	// ReasonPoolPaused says the annotation kubexen.io/paused on the pool holds every act there.
+	ReasonPoolPaused = "PoolPaused"
+	// ReasonPoolInUse says the pool cannot be deleted while instances live on it.
+	ReasonPoolInUse = "PoolInUse"
+	// ReasonUnsupportedVersion says the pool runs a version that the operator does not know.
+	ReasonUnsupportedVersion = "UnsupportedVersion"
+)
+
+// Reasons of images, and of instances that wait for one.
+const (
+	// ReasonImageNotFound says imageRef names no image.
+	ReasonImageNotFound = "ImageNotFound"
+	// ReasonImageNotReady says the image exists but cannot be used on the pool yet.
+	ReasonImageNotReady = "ImageNotReady"
+	// ReasonTemplateNotFound says no template of the pool has the name or uuid.
+	ReasonTemplateNotFound = "TemplateNotFound"
+	// ReasonDiskNotFound says no disk of the pool has the uuid.
+	ReasonDiskNotFound = "DiskNotFound"
+	// ReasonISONotFound says no ISO of the pool has the name.
+	ReasonISONotFound = "ISONotFound"
+	// ReasonAmbiguousName says several things of the pool have the name; a uuid or an alias tells them apart.
+	ReasonAmbiguousName = "AmbiguousName"
+)
+
+// Reasons of a XenInstance: to be made, found or lost.
+const (
+	// ReasonCreating says the VM is being made.
+	ReasonCreating = "Creating"
+	// ReasonFlavorNotFound says flavorRef names no XenFlavor.
+	ReasonFlavorNotFound = "FlavorNotFound"
+	// ReasonFlavorTooSmall says the flavor is below what the image demands.
+	ReasonFlavorTooSmall = "FlavorTooSmall"
+	// ReasonFlavorTooLarge says no host of the pool could ever run the flavor.
+	ReasonFlavorTooLarge = "FlavorTooLarge"
+	// ReasonNetworkNotFound says no network of the pool has the name.
+	ReasonNetworkNotFound = "NetworkNotFound"
+	// ReasonStorageRepositoryNotFound says no storage repository of the pool has the name.
+	ReasonStorageRepositoryNotFound = "StorageRepositoryNotFound"
+	// ReasonHostNotFound says no host of the pool has the name.
+	ReasonHostNotFound = "HostNotFound"
+	// ReasonDuplicateMAC says another VM on the network has the MAC address.
+	ReasonDuplicateMAC = "DuplicateMAC"
+	// ReasonUserDataNotFound says the Secret or ConfigMap with the bootstrap data, or its key, is missing.
+	ReasonUserDataNotFound = "UserDataNotFound"
+	// ReasonInsufficientStorage says the storage repository has too little space.
+	ReasonInsufficientStorage = "InsufficientStorage"
+	// ReasonQuotaExceeded says the namespace's quota on the pool is used up.
+	ReasonQuotaExceeded = "QuotaExceeded"
+	// ReasonVMNotFound says source.existing names no VM of the pool.
+	ReasonVMNotFound = "VMNotFound"
+	// ReasonAdopted says the VM existed before and is now this object's.
+	ReasonAdopted = "Adopted"
+	// ReasonAdoptionHeld says the adopted VM differs from the spec; adoption.onMismatch Apply, or a spec as the VM is,
+	// goes on. The differences stand in status.pendingChanges.
+	ReasonAdoptionHeld = "AdoptionHeld"
+	// ReasonOwnedByAnother says the VM belongs to another object.
+	ReasonOwnedByAnother = "OwnedByAnother"
+	// ReasonDuplicateFound says several VMs carry this object's mark, and neither may be destroyed.
+	ReasonDuplicateFound = "DuplicateFound"
+	// ReasonExternallyDeleted says the VM or its root disk vanished; recreatePolicy IfMissing makes it anew.
+	ReasonExternallyDeleted = "ExternallyDeleted"
+	// ReasonInstanceBusy says another workflow holds the VM.
+	ReasonInstanceBusy = "InstanceBusy"
+	// ReasonObserved says managementPolicy Observe: the VM is shown and never touched.
+	ReasonObserved = "Observed"
+	// ReasonChangesPending says changes of disks or networks are in flight or held; see status.pendingChanges.
+	ReasonChangesPending = "ChangesPending"
+	// ReasonDeviceInUse says a device number or a disk that the spec names is taken.
+	ReasonDeviceInUse = "DeviceInUse"
+	// ReasonOperationBlocked says an administrator blocked the act on the VM (blocked_operations); it is tried again.
+	ReasonOperationBlocked = "OperationBlocked"
+	// ReasonUndeleted says the VM was taken back from the trash.
+	ReasonUndeleted = "Undeleted"
+	// ReasonTrashed says the VM was put into the trash.
+	ReasonTrashed = "Trashed"
+	// ReasonOrphaned says the VM was left on the pool without our marks.
+	ReasonOrphaned = "Orphaned"
+	// ReasonDestroyed says the VM was destroyed.
+	ReasonDestroyed = "Destroyed"
+)
+
+// Reasons of a XenInstance: size, power and guest.
+const (
+	// ReasonApplying says the size is being changed.
+	ReasonApplying = "Applying"
+	// ReasonNotRequested says the spec asks for nothing here (no flavorRef, no powerState), so nothing is compared.
+	ReasonNotRequested = "NotRequested"
+	// ReasonRestartRequired says changes wait for the next boot; a new restartToken makes one.
+	ReasonRestartRequired = "RestartRequired"
+	// ReasonPowerOffRequired says changes wait until the VM is off.
+	ReasonPowerOffRequired = "PowerOffRequired"
+	// ReasonRunning says the VM runs.
+	ReasonRunning = "Running"
+	// ReasonHalted says the VM is off, as asked.
+	ReasonHalted = "Halted"
+	// ReasonSuspended says the VM is suspended to disk, as asked.
+	ReasonSuspended = "Suspended"
+	// ReasonVMPaused says the VM is paused in memory, as asked.
+	ReasonVMPaused = "VMPaused"
+	// ReasonStarting says the VM is being started.
+	ReasonStarting = "Starting"
+	// ReasonShuttingDown says the VM is being shut down.
+	ReasonShuttingDown = "ShuttingDown"
+	// ReasonSuspending says the VM is being suspended.
+	ReasonSuspending = "Suspending"
+	// ReasonResuming says the VM is being resumed.
+	ReasonResuming = "Resuming"
+	// ReasonPausing says the VM is being paused.
+	ReasonPausing = "Pausing"
+	// ReasonRestarting says the VM is being restarted.
+	ReasonRestarting = "Restarting"
+	// ReasonGated says annotations gate.kubexen.io/… hold the act; the message names them.
+	ReasonGated = "Gated"
+	// ReasonNoHostAvailable says no host can run the VM now; it is tried again.
+	ReasonNoHostAvailable = "NoHostAvailable"
+	// ReasonInsufficientMemory says no host has the memory now; it is tried again.
+	ReasonInsufficientMemory = "InsufficientMemory"
+	// ReasonGuestNotResponding says the guest did not shut down in time, and the mode allows no force.
+	ReasonGuestNotResponding = "GuestNotResponding"
+	// ReasonDrifted says the power state was changed on the pool; see powerDriftPolicy.
+	ReasonDrifted = "Drifted"
+	// ReasonIllegalTransition says the VM cannot go from its power state to the one that is asked.
+	ReasonIllegalTransition = "IllegalTransition"
+	// ReasonToolsNotInstalled says the guest agent does not report.
+	ReasonToolsNotInstalled = "ToolsNotInstalled"
+	// ReasonWaitingForAddress says the guest agent reports, but no address yet.
+	ReasonWaitingForAddress = "WaitingForAddress"
+	// ReasonNotRunning says the VM does not run, so its guest says nothing.
+	ReasonNotRunning = "NotRunning"
+)

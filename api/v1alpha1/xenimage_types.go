@@ -1,0 +1,211 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Firmware is what the VM boots with.
+// +kubebuilder:validation:Enum=BIOS;UEFI
+type Firmware string
+
+const (
+	// FirmwareBIOS boots a boot sector.
+	FirmwareBIOS Firmware = "BIOS"
+	// FirmwareUEFI boots from an EFI system partition and keeps NVRAM.
+	FirmwareUEFI Firmware = "UEFI"
+)
+
+// XenImageSpec is what VMs boot from. It is immutable: make a new image.
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="an image is immutable: make a new one"
+// +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || self.pools.size() == 1",message="source.existing names an object of one pool: pools must have exactly one entry"
+// +kubebuilder:validation:XValidation:rule="!has(self.source.existing.templateUUID) || !(has(self.templateName) || has(self.firmware) || has(self.secureBoot))",message="templateName, firmware and secureBoot are the template's own when source.existing.templateUUID is set"
+// +kubebuilder:validation:XValidation:rule="!has(self.secureBoot) || !self.secureBoot || (has(self.firmware) && self.firmware == 'UEFI')",message="secureBoot needs firmware UEFI"
+type XenImageSpec struct {
+	// Source is where the bytes are.
+	// +required
+	Source ImageSource `json:"source"`
+
+	// Pools that offer the image.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Pools []ImagePool `json:"pools"`
+
+	// TemplateName is the name-label of the template whose platform settings VMs of this image take. Default: the
+	// pool's "Other install media".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	TemplateName string `json:"templateName,omitempty"`
+
+	// Firmware that VMs of this image boot with: BIOS or UEFI. Default: the template's.
+	// +optional
+	Firmware Firmware `json:"firmware,omitempty"`
+
+	// SecureBoot makes the firmware refuse what is not signed; it needs firmware UEFI. Default: the template's.
+	// +optional
+	SecureBoot *bool `json:"secureBoot,omitempty"`
+
+	// MinDisk is the least root disk that a VM of this image may have. Default: the size of the image's disk.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="minDisk must be between 1Mi and 64Ti"
+	MinDisk *resource.Quantity `json:"minDisk,omitempty"`
+
+	// MinMemory is the least memory that a VM of this image may have. Default: no minimum.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('32Ti')) <= 0",message="minMemory must be between 16Mi and 32Ti"
+	MinMemory *resource.Quantity `json:"minMemory,omitempty"`
+}
+
+// ImageSource is where an image's bytes are; exactly one of its fields is set.
+// +kubebuilder:validation:XValidation:rule="has(self.existing)",message="exactly one source must be set: existing"
+type ImageSource struct {
+	// Existing is a template or disk that is on the pool already.
+	// +optional
+	Existing *ExistingImage `json:"existing,omitempty"`
+}
+
+// ExistingImage names a template or a disk on a pool; exactly one of its fields is set.
+// +kubebuilder:validation:XValidation:rule="has(self.templateUUID) != has(self.vdiUUID)",message="exactly one of templateUUID and vdiUUID must be set"
+type ExistingImage struct {
+	// TemplateUUID is a template VM with its disks; VMs are clones of it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
+	TemplateUUID string `json:"templateUUID,omitempty"`
+
+	// VDIUUID is a disk; VMs get a copy of it as their root disk. The disk itself is never attached or changed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
+	VDIUUID string `json:"vdiUUID,omitempty"`
+}
+
+// ImagePool is a pool that offers an image.
+type ImagePool struct {
+	// Name of the XenPool.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// XenImageStatus is what the operator says about an image.
+type XenImageStatus struct {
+	CommonStatus `json:",inline"`
+
+	// VirtualSize is the size of the disk as a VM sees it.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	VirtualSize *resource.Quantity `json:"virtualSize,omitempty"`
+
+	// Pools tells for each pool where the image is.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Pools []ImagePoolStatus `json:"pools,omitempty"`
+}
+
+// ImagePoolStatus tells where an image is on one pool.
+type ImagePoolStatus struct {
+	// Name of the XenPool.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// TemplateUUID is the template that instances clone.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	TemplateUUID string `json:"templateUUID,omitempty"`
+
+	// VDIUUID is the disk of the image.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	VDIUUID string `json:"vdiUUID,omitempty"`
+
+	// StorageRepository is the name-label of the storage repository that holds the disk.
+	// +optional
+	// +kubebuilder:validation:MaxLength=255
+	StorageRepository string `json:"storageRepository,omitempty"`
+
+	// Ready tells whether instances can be made from the image on this pool.
+	// +optional
+	Ready bool `json:"ready,omitempty"`
+
+	// Message says what is missing while ready is false.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// XenImage is what VMs of its own namespace boot from.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced,shortName=ximg,categories=xen
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.virtualSize`
+// +kubebuilder:printcolumn:name="Source",type=string,priority=1,JSONPath=`.spec.source.existing.*`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type XenImage struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the image. Immutable.
+	// +required
+	Spec XenImageSpec `json:"spec"`
+
+	// Status is what the operator says about it.
+	// +optional
+	// +kubebuilder:default={observedGeneration:-1}
+	Status XenImageStatus `json:"status,omitempty"`
+}
+
+// XenImageList is a list of images.
+// +kubebuilder:object:root=true
+type XenImageList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []XenImage `json:"items"`
+}
+
+// XenClusterImage is what VMs of every namespace may boot from; administrators offer it.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=xcimg,categories=xen
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.virtualSize`
+// +kubebuilder:printcolumn:name="Source",type=string,priority=1,JSONPath=`.spec.source.existing.*`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type XenClusterImage struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the image. Immutable.
+	// +required
+	Spec XenImageSpec `json:"spec"`
+
+	// Status is what the operator says about it.
+	// +optional
+	// +kubebuilder:default={observedGeneration:-1}
+	Status XenImageStatus `json:"status,omitempty"`
+}
+
+// XenClusterImageList is a list of images.
+// +kubebuilder:object:root=true
+type XenClusterImageList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []XenClusterImage `json:"items"`
+}
