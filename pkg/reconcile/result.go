@@ -66,30 +66,30 @@ func setSummary(conditions *[]metav1.Condition, o Outcome) {
 	switch o.kind {
 	case KindDone:
 		ready = metav1.ConditionTrue
-		reason = orElse(reason, v1alpha1.ReasonReady)
+		reason = orElse(reason, v1alpha1.ReasonSucceeded)
 	case KindWait:
 		reconciling = metav1.ConditionTrue
 		reason = orElse(reason, v1alpha1.ReasonProgressing)
 	case KindRetry:
 		reconciling = metav1.ConditionTrue
-		reason = orElse(reason, v1alpha1.ReasonError)
+		reason = orElse(reason, v1alpha1.ReasonRetrying)
 	case KindTerminal:
 		stalled = metav1.ConditionTrue
-		reason = orElse(reason, v1alpha1.ReasonError)
+		reason = orElse(reason, v1alpha1.ReasonInvalidSpec)
 	}
 	if o.readyUnknown && o.kind != KindDone {
 		ready = metav1.ConditionUnknown
 	}
 	message := o.Message()
 	SetCondition(conditions, v1alpha1.ConditionReady, ready, reason, message)
-	setWork(conditions, v1alpha1.ConditionReconciling, reconciling, reason, message)
-	setWork(conditions, v1alpha1.ConditionStalled, stalled, reason, message)
+	setUnusual(conditions, v1alpha1.ConditionReconciling, reconciling, reason, message, v1alpha1.ReasonIdle)
+	setUnusual(conditions, v1alpha1.ConditionStalled, stalled, reason, message, v1alpha1.ReasonNotStalled)
 }
 
-// setWork writes one of the conditions whose normal state is False: then it has nothing to say.
-func setWork(conditions *[]metav1.Condition, kind string, status metav1.ConditionStatus, reason, message string) {
+// setUnusual writes a condition whose normal state is False: then it has nothing to say but its usual reason.
+func setUnusual(conditions *[]metav1.Condition, kind string, status metav1.ConditionStatus, reason, message, usual string) {
 	if status == metav1.ConditionFalse {
-		reason, message = "Not"+kind, ""
+		reason, message = usual, ""
 	}
 	SetCondition(conditions, kind, status, reason, message)
 }

@@ -121,7 +121,7 @@ func (s *Scope[T]) Close(ctx context.Context) error {
 	s.setPaused(&status.Conditions)
 	for _, kind := range s.Object.ConditionTypes() {
 		if meta.FindStatusCondition(status.Conditions, kind) == nil {
-			SetCondition(&status.Conditions, kind, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "")
+			SetCondition(&status.Conditions, kind, metav1.ConditionUnknown, v1alpha1.ReasonNotYetObserved, "")
 		}
 	}
 	status.ObservedGeneration = s.Object.GetGeneration()
@@ -139,7 +139,7 @@ func (s *Scope[T]) Close(ctx context.Context) error {
 // setPaused shows whether the object is paused, and says so in an Event when that begins.
 func (s *Scope[T]) setPaused(conditions *[]metav1.Condition) {
 	if s.Paused == "" {
-		setWork(conditions, v1alpha1.ConditionPaused, metav1.ConditionFalse, "", "")
+		SetCondition(conditions, v1alpha1.ConditionPaused, metav1.ConditionFalse, v1alpha1.ReasonNotPaused, "")
 		return
 	}
 	if !meta.IsStatusConditionTrue(*conditions, v1alpha1.ConditionPaused) {
