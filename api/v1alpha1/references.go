@@ -2,7 +2,7 @@ package v1alpha1
 
 // PoolReference names a XenPool.
 type PoolReference struct {
-	// Name of the XenPool.
+	// name of the XenPool.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -11,7 +11,7 @@ type PoolReference struct {
 
 // FlavorReference names a XenFlavor.
 type FlavorReference struct {
-	// Name of the XenFlavor.
+	// name of the XenFlavor.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -31,11 +31,11 @@ const (
 
 // ImageReference names a XenImage of the same namespace or a XenClusterImage.
 type ImageReference struct {
-	// Kind of the image: XenImage (of the same namespace) or XenClusterImage.
+	// kind of the image: XenImage (of the same namespace) or XenClusterImage.
 	// +required
 	Kind ImageKind `json:"kind"`
 
-	// Name of the image.
+	// name of the image.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -44,13 +44,13 @@ type ImageReference struct {
 
 // SecretReference names a Secret in any namespace. Only cluster-scoped kinds, which administrators write, have one.
 type SecretReference struct {
-	// Namespace of the Secret.
+	// namespace of the Secret.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 
-	// Name of the Secret.
+	// name of the Secret.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -59,7 +59,7 @@ type SecretReference struct {
 
 // LocalSecretReference names a Secret in the namespace of the object that holds the reference.
 type LocalSecretReference struct {
-	// Name of the Secret.
+	// name of the Secret.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -68,13 +68,13 @@ type LocalSecretReference struct {
 
 // KeySelector names one key of a Secret or ConfigMap in the namespace of the object that holds the reference.
 type KeySelector struct {
-	// Name of the Secret or ConfigMap.
+	// name of the Secret or ConfigMap.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// Key in its data.
+	// key in its data.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

@@ -6,16 +6,16 @@ import (
 
 // CommonStatus is what every kind's status has, inlined.
 type CommonStatus struct {
-	// ObservedGeneration is the metadata.generation that this status describes; −1 until the operator saw the object.
+	// observedGeneration is the metadata.generation that this status describes; −1 until the operator saw the object.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// LastHandledReconcileAt echoes the annotation kubexen.io/reconcile-requested-at as of the last pass.
+	// lastHandledReconcileAt echoes the annotation kubexen.io/reconcile-requested-at as of the last pass.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
 
-	// Conditions are the contract: Ready, Reconciling, Stalled and Paused stand on every kind, always.
+	// conditions are the contract: Ready, Reconciling, Stalled and Paused stand on every kind, always.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

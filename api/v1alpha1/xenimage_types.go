@@ -22,11 +22,11 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing.templateUUID) || !(has(self.templateName) || has(self.firmware) || has(self.secureBoot))",message="templateName, firmware and secureBoot are the template's own when source.existing.templateUUID is set"
 // +kubebuilder:validation:XValidation:rule="!has(self.secureBoot) || !self.secureBoot || (has(self.firmware) && self.firmware == 'UEFI')",message="secureBoot needs firmware UEFI"
 type XenImageSpec struct {
-	// Source is where the bytes are.
+	// source is where the bytes are.
 	// +required
 	Source ImageSource `json:"source"`
 
-	// Pools that offer the image.
+	// pools that offer the image.
 	// +required
 	// +listType=map
 	// +listMapKey=name
@@ -34,29 +34,29 @@ type XenImageSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Pools []ImagePool `json:"pools"`
 
-	// TemplateName is the name-label of the template whose platform settings VMs of this image take. Default: the
+	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: the
 	// pool's "Other install media".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	TemplateName string `json:"templateName,omitempty"`
 
-	// Firmware that VMs of this image boot with: BIOS or UEFI. Default: the template's.
+	// firmware that VMs of this image boot with: BIOS or UEFI. Default: the template's.
 	// +optional
 	Firmware Firmware `json:"firmware,omitempty"`
 
-	// SecureBoot makes the firmware refuse what is not signed; it needs firmware UEFI. Default: the template's.
+	// secureBoot makes the firmware refuse what is not signed; it needs firmware UEFI. Default: the template's.
 	// +optional
 	SecureBoot *bool `json:"secureBoot,omitempty"`
 
-	// MinDisk is the least root disk that a VM of this image may have. Default: the size of the image's disk.
+	// minDisk is the least root disk that a VM of this image may have. Default: the size of the image's disk.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="minDisk must be between 1Mi and 64Ti"
 	MinDisk *resource.Quantity `json:"minDisk,omitempty"`
 
-	// MinMemory is the least memory that a VM of this image may have. Default: no minimum.
+	// minMemory is the least memory that a VM of this image may have. Default: no minimum.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
@@ -67,7 +67,7 @@ type XenImageSpec struct {
 // ImageSource is where an image's bytes are; exactly one of its fields is set.
 // +kubebuilder:validation:XValidation:rule="has(self.existing)",message="exactly one source must be set: existing"
 type ImageSource struct {
-	// Existing is a template or disk that is on the pool already.
+	// existing is a template or disk that is on the pool already.
 	// +optional
 	Existing *ExistingImage `json:"existing,omitempty"`
 }
@@ -75,13 +75,13 @@ type ImageSource struct {
 // ExistingImage names a template or a disk on a pool; exactly one of its fields is set.
 // +kubebuilder:validation:XValidation:rule="has(self.templateUUID) != has(self.vdiUUID)",message="exactly one of templateUUID and vdiUUID must be set"
 type ExistingImage struct {
-	// TemplateUUID is a template VM with its disks; VMs are clones of it.
+	// templateUUID is a template VM with its disks; VMs are clones of it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	TemplateUUID string `json:"templateUUID,omitempty"`
 
-	// VDIUUID is a disk; VMs get a copy of it as their root disk. The disk itself is never attached or changed.
+	// vdiUUID is a disk; VMs get a copy of it as their root disk. The disk itself is never attached or changed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
@@ -90,7 +90,7 @@ type ExistingImage struct {
 
 // ImagePool is a pool that offers an image.
 type ImagePool struct {
-	// Name of the XenPool.
+	// name of the XenPool.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -101,13 +101,13 @@ type ImagePool struct {
 type XenImageStatus struct {
 	CommonStatus `json:",inline"`
 
-	// VirtualSize is the size of the disk as a VM sees it.
+	// virtualSize is the size of the disk as a VM sees it.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	VirtualSize *resource.Quantity `json:"virtualSize,omitempty"`
 
-	// Pools tells for each pool where the image is.
+	// pools tells for each pool where the image is.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -117,32 +117,32 @@ type XenImageStatus struct {
 
 // ImagePoolStatus tells where an image is on one pool.
 type ImagePoolStatus struct {
-	// Name of the XenPool.
+	// name of the XenPool.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// TemplateUUID is the template that instances clone.
+	// templateUUID is the template that instances clone.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	TemplateUUID string `json:"templateUUID,omitempty"`
 
-	// VDIUUID is the disk of the image.
+	// vdiUUID is the disk of the image.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	VDIUUID string `json:"vdiUUID,omitempty"`
 
-	// StorageRepository is the name-label of the storage repository that holds the disk.
+	// storageRepository is the name-label of the storage repository that holds the disk.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	StorageRepository string `json:"storageRepository,omitempty"`
 
-	// Ready tells whether instances can be made from the image on this pool.
+	// ready tells whether instances can be made from the image on this pool.
 	// +optional
 	Ready bool `json:"ready,omitempty"`
 
-	// Message says what is missing while ready is false.
+	// message says what is missing while ready is false.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
@@ -161,11 +161,11 @@ type XenImage struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec is the image. Immutable.
+	// spec is the image. Immutable.
 	// +required
 	Spec XenImageSpec `json:"spec"`
 
-	// Status is what the operator says about it.
+	// status is what the operator says about it.
 	// +optional
 	// +kubebuilder:default={observedGeneration:-1}
 	Status XenImageStatus `json:"status,omitempty"`
@@ -192,11 +192,11 @@ type XenClusterImage struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec is the image. Immutable.
+	// spec is the image. Immutable.
 	// +required
 	Spec XenImageSpec `json:"spec"`
 
-	// Status is what the operator says about it.
+	// status is what the operator says about it.
 	// +optional
 	// +kubebuilder:default={observedGeneration:-1}
 	Status XenImageStatus `json:"status,omitempty"`

@@ -112,6 +112,19 @@ const (
 	RemoveDriveNever RemoveDrivePolicy = "Never"
 )
 
+// LockingMode is what an interface lets through.
+// +kubebuilder:validation:Enum=NetworkDefault;Unlocked;Disabled
+type LockingMode string
+
+const (
+	// LockingNetworkDefault does as the network says.
+	LockingNetworkDefault LockingMode = "NetworkDefault"
+	// LockingUnlocked lets everything through.
+	LockingUnlocked LockingMode = "Unlocked"
+	// LockingDisabled lets nothing through.
+	LockingDisabled LockingMode = "Disabled"
+)
+
 // DiskRemovePolicy is what becomes of a disk whose entry is taken out of the spec.
 // +kubebuilder:validation:Enum=Detach;Delete
 type DiskRemovePolicy string
@@ -159,42 +172,42 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.bootstrap)",message="bootstrap is for new VMs: it cannot stand with source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.recreatePolicy) || self.recreatePolicy == 'Never'",message="recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from"
 type XenInstanceSpec struct {
-	// PoolRef names the XenPool that the VM lives on. Immutable.
+	// poolRef names the XenPool that the VM lives on. Immutable.
 	// +required
 	PoolRef PoolReference `json:"poolRef"`
 
-	// Source is what the VM is made from, or which VM it is. Immutable.
+	// source is what the VM is made from, or which VM it is. Immutable.
 	// +required
 	Source InstanceSource `json:"source"`
 
-	// RecreatePolicy is what happens when the VM or its root disk vanished from the pool: Never (the object is Stalled,
+	// recreatePolicy is what happens when the VM or its root disk vanished from the pool: Never (the object is Stalled,
 	// reason ExternallyDeleted) or IfMissing (a blank one is made from source). Default: Never.
 	// +optional
 	// +kubebuilder:default=Never
 	RecreatePolicy RecreatePolicy `json:"recreatePolicy,omitempty"`
 
-	// FlavorRef names the XenFlavor whose size the VM has. A change is a resize: what the guest allows is changed while
+	// flavorRef names the XenFlavor whose size the VM has. A change is a resize: what the guest allows is changed while
 	// it runs, the rest at the next boot. Required unless source.existing names a VM; absent then means its size is
 	// left alone.
 	// +optional
 	FlavorRef *FlavorReference `json:"flavorRef,omitempty"`
 
-	// RootDisk goes over what the flavor says of the root disk.
+	// rootDisk goes over what the flavor says of the root disk.
 	// +optional
 	RootDisk *RootDisk `json:"rootDisk,omitempty"`
 
-	// PowerState that the VM is kept in: Running, Halted, Suspended or Paused. Default: Running; with source.existing
+	// powerState that the VM is kept in: Running, Halted, Suspended or Paused. Default: Running; with source.existing
 	// absent means the power state is left alone.
 	// +optional
 	PowerState PowerState `json:"powerState,omitempty"`
 
-	// PowerDriftPolicy is what happens when somebody changes the power state on the pool, or the guest shuts itself
+	// powerDriftPolicy is what happens when somebody changes the power state on the pool, or the guest shuts itself
 	// down: Enforce (it is put back) or Ignore (it is reported). Default: Enforce.
 	// +optional
 	// +kubebuilder:default=Enforce
 	PowerDriftPolicy PowerDriftPolicy `json:"powerDriftPolicy,omitempty"`
 
-	// PowerDriftGraceSeconds is how long a changed power state must last before it is put back, 0 to 86400.
+	// powerDriftGraceSeconds is how long a changed power state must last before it is put back, 0 to 86400.
 	// Default: 30.
 	// +optional
 	// +kubebuilder:default=30
@@ -202,17 +215,17 @@ type XenInstanceSpec struct {
 	// +kubebuilder:validation:Maximum=86400
 	PowerDriftGraceSeconds *int32 `json:"powerDriftGraceSeconds,omitempty"`
 
-	// PowerOff is how the VM is shut down. Default: TrySoft with 300 seconds.
+	// powerOff is how the VM is shut down. Default: TrySoft with 300 seconds.
 	// +optional
 	PowerOff *PowerOff `json:"powerOff,omitempty"`
 
-	// RestartToken restarts the VM once whenever its value changes; any value does, a date for instance. The value that
+	// restartToken restarts the VM once whenever its value changes; any value does, a date for instance. The value that
 	// the object is made with restarts nothing. It is echoed in status.restartToken.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	RestartToken string `json:"restartToken,omitempty"`
 
-	// Disks are the VM's data disks, besides the root disk. Adding an entry makes and attaches a disk, raising its size
+	// disks are the VM's data disks, besides the root disk. Adding an entry makes and attaches a disk, raising its size
 	// grows it, taking it out detaches it. With source.existing absent means the VM's disks are left alone.
 	// +optional
 	// +listType=map
@@ -221,7 +234,7 @@ type XenInstanceSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(d, !has(d.device) || self.exists_one(e, has(e.device) && e.device == d.device))",message="two disks have the same device"
 	Disks []Disk `json:"disks,omitempty"`
 
-	// Networks are the VM's network interfaces. Adding an entry plugs one in, taking it out unplugs it. With
+	// networks are the VM's network interfaces. Adding an entry plugs one in, taking it out unplugs it. With
 	// source.existing absent means the VM's interfaces are left alone.
 	// +optional
 	// +listType=map
@@ -231,24 +244,24 @@ type XenInstanceSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(n, !has(n.mac) || self.exists_one(m, has(m.mac) && m.mac.lowerAscii() == n.mac.lowerAscii()))",message="two networks have the same mac"
 	Networks []NetworkInterface `json:"networks,omitempty"`
 
-	// Bootstrap is what the guest finds on its config drive at the first boot. It is read when the VM is made; a change
+	// bootstrap is what the guest finds on its config drive at the first boot. It is read when the VM is made; a change
 	// afterwards changes nothing.
 	// +optional
 	Bootstrap *Bootstrap `json:"bootstrap,omitempty"`
 
-	// NameLabel is the VM's name on the pool. Default: <namespace>/<name>; with source.existing absent means it is left
+	// nameLabel is the VM's name on the pool. Default: <namespace>/<name>; with source.existing absent means it is left
 	// alone. A change renames the VM.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	NameLabel string `json:"nameLabel,omitempty"`
 
-	// Description is the VM's description on the pool. Default: left alone. A change is written to the VM.
+	// description is the VM's description on the pool. Default: left alone. A change is written to the VM.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Description string `json:"description,omitempty"`
 
-	// Tags that the VM has on the pool. Tags that others set are left.
+	// tags that the VM has on the pool. Tags that others set are left.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
@@ -256,27 +269,27 @@ type XenInstanceSpec struct {
 	// +kubebuilder:validation:items:MaxLength=128
 	Tags []string `json:"tags,omitempty"`
 
-	// Placement is where on the pool the VM is. Default: where the pool puts it.
+	// placement is where on the pool the VM is. Default: where the pool puts it.
 	// +optional
 	Placement *Placement `json:"placement,omitempty"`
 
-	// ManagementPolicy is Manage or Observe. Observe writes nothing to the pool; status.pendingChanges then says what
+	// managementPolicy is Manage or Observe. Observe writes nothing to the pool; status.pendingChanges then says what
 	// Manage would do. Default: Manage.
 	// +optional
 	// +kubebuilder:default=Manage
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 
-	// Adoption is how a VM that existed before comes under management; it needs source.existing.
+	// adoption is how a VM that existed before comes under management; it needs source.existing.
 	// +optional
 	Adoption *Adoption `json:"adoption,omitempty"`
 
-	// DeletionPolicy is what becomes of the VM when this object is deleted: Trash (stopped, renamed, kept for the pool's
+	// deletionPolicy is what becomes of the VM when this object is deleted: Trash (stopped, renamed, kept for the pool's
 	// retention), Delete (destroyed with its disks, those apart whose onInstanceDelete is Retain) or Orphan (left as it
 	// is). Default: Trash; with source.existing Orphan.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
-	// DeletionProtection makes the API server refuse to delete this object while it is true.
+	// deletionProtection makes the API server refuse to delete this object while it is true.
 	// +optional
 	DeletionProtection bool `json:"deletionProtection,omitempty"`
 }
@@ -284,47 +297,48 @@ type XenInstanceSpec struct {
 // InstanceSource is what a VM is made from, or which VM it is; exactly one of its fields is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, iso or existing"
 type InstanceSource struct {
-	// ImageRef names an image; the VM gets a copy of it.
+	// imageRef names an image; the VM gets a copy of it.
 	// +optional
 	ImageRef *ImageReference `json:"imageRef,omitempty"`
 
-	// TemplateName is the unique name-label of a template of the pool; the VM is a clone of it.
+	// templateName is the unique name-label of a template of the pool; the VM is a clone of it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	TemplateName string `json:"templateName,omitempty"`
 
-	// TemplateUUID is the uuid of a template of the pool; the VM is a clone of it.
+	// templateUUID is the uuid of a template of the pool; the VM is a clone of it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	TemplateUUID string `json:"templateUUID,omitempty"`
 
-	// ISO makes a VM with an empty root disk that boots from an ISO.
+	// iso makes a VM with an empty root disk that boots from an ISO.
 	// +optional
 	ISO *ISOSource `json:"iso,omitempty"`
 
-	// Existing is a VM that is on the pool already; it is adopted (or shown, see managementPolicy).
+	// existing is a VM that is on the pool already; it is adopted (or shown, see managementPolicy).
 	// +optional
 	Existing *ExistingVM `json:"existing,omitempty"`
 }
 
 // ISOSource is an ISO that a VM with an empty root disk boots from.
 type ISOSource struct {
-	// Name is the unique name-label of the ISO in an ISO storage repository of the pool, debian-13.iso for instance.
+	// name is the name-label of the ISO in an ISO storage repository of the pool, debian-13.iso for instance, or its
+	// uuid where several have the name.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name"`
 
-	// Firmware that the VM boots with: BIOS or UEFI. Default: BIOS.
+	// firmware that the VM boots with: BIOS or UEFI. Default: BIOS.
 	// +optional
 	Firmware Firmware `json:"firmware,omitempty"`
 }
 
 // ExistingVM names a VM that is on the pool already.
 type ExistingVM struct {
-	// UUID of the VM.
+	// uuid of the VM.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
@@ -332,9 +346,8 @@ type ExistingVM struct {
 }
 
 // RootDisk goes over what the flavor says of the root disk.
-// +kubebuilder:validation:XValidation:rule="has(self.storageRepository) == has(oldSelf.storageRepository) && (!has(self.storageRepository) || self.storageRepository == oldSelf.storageRepository)",message="rootDisk.storageRepository is immutable"
 type RootDisk struct {
-	// Size is the least size of the root disk, 1Mi to 64Ti; raising it grows the disk at the next boot. A larger disk is
+	// size is the least size of the root disk, 1Mi to 64Ti; raising it grows the disk at the next boot. A larger disk is
 	// no mismatch. Default: the flavor's, then the image's.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
@@ -342,8 +355,9 @@ type RootDisk struct {
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="size must be between 1Mi and 64Ti"
 	Size *resource.Quantity `json:"size,omitempty"`
 
-	// StorageRepository that the disk is on: an alias of the pool or a unique name-label. Default:
-	// placement.storageRepository, then the image's own, then the pool's default. Immutable.
+	// storageRepository that the disk is on: an alias of the pool or a unique name-label. Default:
+	// placement.storageRepository, then the image's own, then the pool's default. A change does not move the disk; it
+	// is held, see status.pendingChanges.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
@@ -352,12 +366,12 @@ type RootDisk struct {
 
 // PowerOff is how a VM is shut down.
 type PowerOff struct {
-	// Mode is TrySoft (ask the guest, pull the plug when the time-out is over), Soft (ask and never pull) or Hard.
+	// mode is TrySoft (ask the guest, pull the plug when the time-out is over), Soft (ask and never pull) or Hard.
 	// Default: TrySoft.
 	// +optional
 	Mode PowerOffMode `json:"mode,omitempty"`
 
-	// SoftTimeoutSeconds is how long the guest has, 1 to 86400. Default: 300.
+	// softTimeoutSeconds is how long the guest has, 1 to 86400. Default: 300.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
@@ -367,18 +381,17 @@ type PowerOff struct {
 // Disk is a data disk: a new one (size) or one that exists (vdiUUID).
 // +kubebuilder:validation:XValidation:rule="has(self.size) != has(self.vdiUUID)",message="exactly one of size (a new disk) and vdiUUID (an existing disk) must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.vdiUUID) || !has(self.storageRepository)",message="storageRepository is for new disks: it cannot stand with vdiUUID"
-// +kubebuilder:validation:XValidation:rule="has(self.size) == has(oldSelf.size) && (!has(self.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0)",message="a disk cannot shrink: size can only be raised"
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a disk cannot shrink: size can only be raised"
 // +kubebuilder:validation:XValidation:rule="has(self.vdiUUID) == has(oldSelf.vdiUUID) && (!has(self.vdiUUID) || self.vdiUUID == oldSelf.vdiUUID)",message="vdiUUID is immutable: take the entry out and add another name"
-// +kubebuilder:validation:XValidation:rule="has(self.storageRepository) == has(oldSelf.storageRepository) && (!has(self.storageRepository) || self.storageRepository == oldSelf.storageRepository)",message="storageRepository is immutable: take the entry out and add another name"
 type Disk struct {
-	// Name of the disk within the instance.
+	// name of the disk within the instance.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
 
-	// Device is the position that the guest sees, 1 to 254; 0 is the root disk and 3 the config drive. Default: the
+	// device is the position that the guest sees, 1 to 254; 0 is the root disk and 3 the config drive. Default: the
 	// first free one from 4 on; it is kept in status.disks and never reshuffled. A change is made when the VM is off.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
@@ -386,32 +399,33 @@ type Disk struct {
 	// +kubebuilder:validation:XValidation:rule="self != 3",message="device 3 is the config drive's"
 	Device *int32 `json:"device,omitempty"`
 
-	// Size of a new disk, 1Mi to 64Ti; it can only be raised, which grows the disk.
+	// size of a new disk, 1Mi to 64Ti; it can only be raised, which grows the disk.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="size must be between 1Mi and 64Ti"
 	Size *resource.Quantity `json:"size,omitempty"`
 
-	// StorageRepository that a new disk is on: an alias of the pool or a unique name-label. Default:
-	// placement.storageRepository, then the pool's default. Immutable.
+	// storageRepository that a new disk is on: an alias of the pool or a unique name-label. Default:
+	// placement.storageRepository, then the pool's default. A change does not move the disk; it is held, see
+	// status.pendingChanges.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	StorageRepository string `json:"storageRepository,omitempty"`
 
-	// VDIUUID is a disk that is on the pool already; it is attached as it is. Immutable.
+	// vdiUUID is a disk that is on the pool already; it is attached as it is. Immutable.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	VDIUUID string `json:"vdiUUID,omitempty"`
 
-	// OnRemove is what becomes of the disk when this entry is taken out: Detach (it stays on its storage repository) or
+	// onRemove is what becomes of the disk when this entry is taken out: Detach (it stays on its storage repository) or
 	// Delete. Default: Detach. A disk that was not made here is never deleted.
 	// +optional
 	OnRemove DiskRemovePolicy `json:"onRemove,omitempty"`
 
-	// OnInstanceDelete is what becomes of the disk when the instance is deleted: Retain (it stays on its storage
+	// onInstanceDelete is what becomes of the disk when the instance is deleted: Retain (it stays on its storage
 	// repository) or Delete. Default: Retain. A disk that was not made here is never deleted.
 	// +optional
 	OnInstanceDelete DiskDeletePolicy `json:"onInstanceDelete,omitempty"`
@@ -419,70 +433,75 @@ type Disk struct {
 
 // NetworkInterface is a network interface of a VM.
 type NetworkInterface struct {
-	// Name of the interface within the instance.
+	// name of the interface within the instance.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
 
-	// Device is the position that the guest sees, 0 to 15. Default: the first free one; it is kept in status.networks
+	// device is the position that the guest sees, 0 to 15. Default: the first free one; it is kept in status.networks
 	// and never reshuffled.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=15
 	Device *int32 `json:"device,omitempty"`
 
-	// Network that the interface is on: an alias of the pool or a unique name-label. Default: the pool's default
+	// network that the interface is on: an alias of the pool or a unique name-label. Default: the pool's default
 	// network. A change plugs a new interface with the same MAC address.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	Network string `json:"network,omitempty"`
 
-	// MAC address of the interface, unicast, as 02:00:00:00:00:01. Default: one that follows from the names of
+	// mac address of the interface, unicast, as 02:00:00:00:00:01. Default: one that follows from the names of
 	// installation, instance and interface, so that it survives the VM.
 	// +optional
 	// +kubebuilder:validation:MaxLength=17
 	// +kubebuilder:validation:Pattern=`^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$`
 	MAC string `json:"mac,omitempty"`
 
-	// RateLimitKBps limits the interface, in kilobytes per second, 1 to 104857600. Default: the flavor's limit.
+	// rateLimitKBps limits the interface, in kilobytes per second, 1 to 104857600. Default: the flavor's limit.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=104857600
 	RateLimitKBps *int32 `json:"rateLimitKBps,omitempty"`
+
+	// lockingMode is what the interface lets through: NetworkDefault (as the network says), Unlocked (everything) or
+	// Disabled (nothing). Default: NetworkDefault.
+	// +optional
+	LockingMode LockingMode `json:"lockingMode,omitempty"`
 }
 
 // Bootstrap is what a guest finds on its config drive.
 // +kubebuilder:validation:XValidation:rule="has(self.userData) || has(self.networkData) || has(self.metaData) || (has(self.generatePassword) && self.generatePassword)",message="at least one of userData, networkData, metaData and generatePassword: true must be set"
 type Bootstrap struct {
-	// Format is NoCloud or ConfigDrive. Default: NoCloud.
+	// format is NoCloud or ConfigDrive. Default: NoCloud.
 	// +optional
 	Format BootstrapFormat `json:"format,omitempty"`
 
-	// UserData is handed to the guest as it is: a cloud-config or a script.
+	// userData is handed to the guest as it is: a cloud-config or a script.
 	// +optional
 	UserData *DataSource `json:"userData,omitempty"`
 
-	// NetworkData is handed to the guest as it is: network-config for NoCloud, network_data.json for ConfigDrive.
+	// networkData is handed to the guest as it is: network-config for NoCloud, network_data.json for ConfigDrive.
 	// Default: none, the guest asks by DHCP.
 	// +optional
 	NetworkData *DataSource `json:"networkData,omitempty"`
 
-	// MetaData are additional keys of the guest's meta data, at most 32. Nothing secret belongs here.
+	// metaData are additional keys of the guest's meta data, at most 32. Nothing secret belongs here.
 	// +optional
 	// +mapType=granular
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 253)",message="a metaData key has at most 253 characters"
 	MetaData map[string]MetaDataValue `json:"metaData,omitempty"`
 
-	// GeneratePassword makes a password for the guest's default user. It is kept in the Secret <name>-password, which
+	// generatePassword makes a password for the guest's default user. It is kept in the Secret <name>-password, which
 	// goes with the instance.
 	// +optional
 	GeneratePassword bool `json:"generatePassword,omitempty"`
 
-	// RemoveDriveAfter is when the config drive is removed: GuestReady (once the guest reports itself) or Never.
+	// removeDriveAfter is when the config drive is removed: GuestReady (once the guest reports itself) or Never.
 	// Default: GuestReady.
 	// +optional
 	RemoveDriveAfter RemoveDrivePolicy `json:"removeDriveAfter,omitempty"`
@@ -495,31 +514,31 @@ type MetaDataValue string
 // DataSource is a key of a Secret or of a ConfigMap in the instance's namespace; exactly one of its fields is set.
 // +kubebuilder:validation:XValidation:rule="has(self.secretKeyRef) != has(self.configMapKeyRef)",message="exactly one of secretKeyRef and configMapKeyRef must be set"
 type DataSource struct {
-	// SecretKeyRef names a key of a Secret.
+	// secretKeyRef names a key of a Secret.
 	// +optional
 	SecretKeyRef *KeySelector `json:"secretKeyRef,omitempty"`
 
-	// ConfigMapKeyRef names a key of a ConfigMap.
+	// configMapKeyRef names a key of a ConfigMap.
 	// +optional
 	ConfigMapKeyRef *KeySelector `json:"configMapKeyRef,omitempty"`
 }
 
 // Placement is where on a pool a VM is.
 // +kubebuilder:validation:XValidation:rule="!has(self.pin) || !self.pin || has(self.host)",message="pin needs host"
-// +kubebuilder:validation:XValidation:rule="has(self.storageRepository) == has(oldSelf.storageRepository) && (!has(self.storageRepository) || self.storageRepository == oldSelf.storageRepository)",message="placement.storageRepository is immutable"
 type Placement struct {
-	// Host is the name-label of the host where the VM should start; a preference unless pin is true. A running VM is
+	// host is the name-label of the host where the VM should start; a preference unless pin is true. A running VM is
 	// not moved by a change.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	Host string `json:"host,omitempty"`
 
-	// Pin makes host a must: the VM starts there or not at all.
+	// pin makes host a must: the VM starts there or not at all.
 	// +optional
 	Pin bool `json:"pin,omitempty"`
 
-	// StorageRepository for the disks that name none: an alias of the pool or a unique name-label. Immutable.
+	// storageRepository for the disks that name none: an alias of the pool or a unique name-label. A change counts for
+	// disks that are made afterwards.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
@@ -528,7 +547,7 @@ type Placement struct {
 
 // Adoption is how a VM that existed before comes under management.
 type Adoption struct {
-	// OnMismatch is what happens when the VM differs from the spec when it is adopted: Hold (nothing is changed, the
+	// onMismatch is what happens when the VM differs from the spec when it is adopted: Hold (nothing is changed, the
 	// differences stand in status.pendingChanges) or Apply. Default: Hold.
 	// +optional
 	OnMismatch MismatchPolicy `json:"onMismatch,omitempty"`
@@ -538,24 +557,24 @@ type Adoption struct {
 type XenInstanceStatus struct {
 	CommonStatus `json:",inline"`
 
-	// UUID of the VM.
+	// uuid of the VM.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid,omitempty"`
 
-	// PowerState of the VM.
+	// powerState of the VM.
 	// +optional
 	PowerState PowerState `json:"powerState,omitempty"`
 
-	// Flavor is the size that the VM has.
+	// flavor is the size that the VM has.
 	// +optional
 	Flavor *AppliedFlavor `json:"flavor,omitempty"`
 
-	// RootDisk of the VM.
+	// rootDisk of the VM.
 	// +optional
 	RootDisk *DiskStatus `json:"rootDisk,omitempty"`
 
-	// PendingChanges are the differences between spec and VM and what each waits for: the plan, before it is carried
+	// pendingChanges are the differences between spec and VM and what each waits for: the plan, before it is carried
 	// out. With managementPolicy Observe it is what Manage would do.
 	// +optional
 	// +listType=map
@@ -563,83 +582,83 @@ type XenInstanceStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	PendingChanges []PendingChange `json:"pendingChanges,omitempty"`
 
-	// HostName is the name-label of the host that the VM runs on.
+	// hostName is the name-label of the host that the VM runs on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	HostName string `json:"hostName,omitempty"`
 
-	// PrimaryAddress is the address to reach the guest by: the first of the first interface, IPv4 before IPv6.
+	// primaryAddress is the address to reach the guest by: the first of the first interface, IPv4 before IPv6.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	PrimaryAddress string `json:"primaryAddress,omitempty"`
 
-	// Addresses that the guest reports.
+	// addresses that the guest reports.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Addresses []Address `json:"addresses,omitempty"`
 
-	// Disks are the data disks of the VM, by the name of their entry.
+	// disks are the data disks of the VM, by the name of their entry.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
 	Disks []DiskStatus `json:"disks,omitempty"`
 
-	// Networks are the interfaces of the VM, by the name of their entry.
+	// networks are the interfaces of the VM, by the name of their entry.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
 	Networks []NetworkStatus `json:"networks,omitempty"`
 
-	// UnmanagedDevices are disks and interfaces of the VM that the spec does not list; they are left as they are.
+	// unmanagedDevices are disks and interfaces of the VM that the spec does not list; they are left as they are.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=64
 	UnmanagedDevices []UnmanagedDevice `json:"unmanagedDevices,omitempty"`
 
-	// PasswordSecretRef names the Secret with the generated password.
+	// passwordSecretRef names the Secret with the generated password.
 	// +optional
 	PasswordSecretRef *LocalSecretReference `json:"passwordSecretRef,omitempty"`
 
-	// RestartToken is the value of spec.restartToken that was dealt with last.
+	// restartToken is the value of spec.restartToken that was dealt with last.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	RestartToken string `json:"restartToken,omitempty"`
 
-	// Operation is what is being done to the VM.
+	// operation is what is being done to the VM.
 	// +optional
 	Operation *Operation `json:"operation,omitempty"`
 }
 
 // AppliedFlavor is the size that a VM has.
 type AppliedFlavor struct {
-	// Name of the flavor that the size comes from; empty for an adopted VM that no flavor was asked for.
+	// name of the flavor that the size comes from; empty for an adopted VM that no flavor was asked for.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 
-	// VCPUs that the VM runs with.
+	// vcpus that the VM runs with.
 	// +optional
 	VCPUs int32 `json:"vcpus,omitempty"`
 
-	// MaxVCPUs that it can grow to while it runs.
+	// maxVCPUs that it can grow to while it runs.
 	// +optional
 	MaxVCPUs int32 `json:"maxVCPUs,omitempty"`
 
-	// CoresPerSocket that the guest sees.
+	// coresPerSocket that the guest sees.
 	// +optional
 	CoresPerSocket int32 `json:"coresPerSocket,omitempty"`
 
-	// Memory that the VM runs with.
+	// memory that the VM runs with.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
-	// MaxMemory that it can grow to while it runs.
+	// maxMemory that it can grow to while it runs.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
@@ -648,63 +667,63 @@ type AppliedFlavor struct {
 
 // DiskStatus is a disk of a VM.
 type DiskStatus struct {
-	// Name of the disk's entry; root for the root disk.
+	// name of the disk's entry; root for the root disk.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 
-	// Device is the position that the guest sees.
+	// device is the position that the guest sees.
 	// +optional
 	Device *int32 `json:"device,omitempty"`
 
-	// VDIUUID of the disk.
+	// vdiUUID of the disk.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	VDIUUID string `json:"vdiUUID,omitempty"`
 
-	// Size of the disk.
+	// size of the disk.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	Size *resource.Quantity `json:"size,omitempty"`
 
-	// StorageRepository is the name-label of the storage repository that holds the disk.
+	// storageRepository is the name-label of the storage repository that holds the disk.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	StorageRepository string `json:"storageRepository,omitempty"`
 
-	// Attached tells whether the guest has the disk now.
+	// attached tells whether the guest has the disk now.
 	// +optional
 	Attached bool `json:"attached,omitempty"`
 }
 
 // NetworkStatus is an interface of a VM.
 type NetworkStatus struct {
-	// Name of the interface's entry.
+	// name of the interface's entry.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 
-	// Device is the position that the guest sees.
+	// device is the position that the guest sees.
 	// +optional
 	Device *int32 `json:"device,omitempty"`
 
-	// VIFUUID of the interface.
+	// vifUUID of the interface.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	VIFUUID string `json:"vifUUID,omitempty"`
 
-	// Network is the name-label of the network.
+	// network is the name-label of the network.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	Network string `json:"network,omitempty"`
 
-	// MAC address.
+	// mac address.
 	// +optional
 	// +kubebuilder:validation:MaxLength=17
 	MAC string `json:"mac,omitempty"`
 
-	// Attached tells whether the guest has the interface now.
+	// attached tells whether the guest has the interface now.
 	// +optional
 	Attached bool `json:"attached,omitempty"`
 }
@@ -722,16 +741,16 @@ const (
 
 // Address is an address that a guest reports.
 type Address struct {
-	// Type is IPv4 or IPv6.
+	// type is IPv4 or IPv6.
 	// +required
 	Type AddressType `json:"type"`
 
-	// Address without a prefix length.
+	// address without a prefix length.
 	// +required
 	// +kubebuilder:validation:MaxLength=64
 	Address string `json:"address"`
 
-	// Network is the name of the entry in spec.networks that has it; empty for an interface that is not listed there.
+	// network is the name of the entry in spec.networks that has it; empty for an interface that is not listed there.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Network string `json:"network,omitempty"`
@@ -752,21 +771,21 @@ const (
 
 // UnmanagedDevice is a device of a VM that the spec does not list.
 type UnmanagedDevice struct {
-	// UUID of the VBD or VIF.
+	// uuid of the VBD or VIF.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
 
-	// Type is Disk, CD or Network.
+	// type is Disk, CD or Network.
 	// +required
 	Type DeviceType `json:"type"`
 
-	// Device is the position that the guest sees.
+	// device is the position that the guest sees.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	Device string `json:"device,omitempty"`
 
-	// Name is the name-label of the disk or network.
+	// name is the name-label of the disk or network.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name,omitempty"`
@@ -774,17 +793,17 @@ type UnmanagedDevice struct {
 
 // PendingChange is a difference between spec and VM.
 type PendingChange struct {
-	// Field of the spec, disks[data].size for instance.
+	// field of the spec, disks[data].size for instance.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Field string `json:"field"`
 
-	// Requires is what the change waits for: Live, Restart, PowerOff, Confirmation or Hold.
+	// requires is what the change waits for: Live, Restart, PowerOff, Confirmation or Hold.
 	// +required
 	Requires ChangeRequires `json:"requires"`
 
-	// Message says from what to what, and why it waits.
+	// message says from what to what, and why it waits.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
@@ -792,31 +811,31 @@ type PendingChange struct {
 
 // Operation is what is being done to a VM.
 type Operation struct {
-	// Type of the operation: Create, Start, Shutdown, Restart, GrowDisk …
+	// type of the operation: Create, Start, Shutdown, Restart, GrowDisk …
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Type string `json:"type"`
 
-	// ID tells one operation from the next.
+	// id tells one operation from the next.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	ID string `json:"id,omitempty"`
 
-	// StartedAt is when it was begun.
+	// startedAt is when it was begun.
 	// +optional
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 
-	// Attempts is how often it was tried.
+	// attempts is how often it was tried.
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
 
-	// LastError is how the last attempt failed.
+	// lastError is how the last attempt failed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	LastError string `json:"lastError,omitempty"`
 
-	// Percent that is done, 0 to 100, where the pool tells.
+	// percent that is done, 0 to 100, where the pool tells.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
@@ -824,6 +843,7 @@ type Operation struct {
 }
 
 // XenInstance is a virtual machine.
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="the name of a XenInstance has at most 63 characters: it is the guest's host name"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Namespaced,shortName=xi,categories=xen
@@ -839,11 +859,11 @@ type XenInstance struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec is the VM as its user wants it.
+	// spec is the VM as its user wants it.
 	// +required
 	Spec XenInstanceSpec `json:"spec"`
 
-	// Status is the VM as the operator sees it.
+	// status is the VM as the operator sees it.
 	// +optional
 	// +kubebuilder:default={observedGeneration:-1}
 	Status XenInstanceStatus `json:"status,omitempty"`

@@ -19,7 +19,7 @@ const (
 
 // XenPoolSpec is how to reach a pool and who may use it for what.
 type XenPoolSpec struct {
-	// Endpoints are https URLs of members of the pool, 1 to 8. The coordinator is followed and other members are
+	// endpoints are https URLs of members of the pool, 1 to 8. The coordinator is followed and other members are
 	// learnt, so one is enough; plain http is accepted for a loopback address only.
 	// +required
 	// +listType=set
@@ -31,67 +31,67 @@ type XenPoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(e, !isURL(e) || (url(e).getHostname() != '' && url(e).getEscapedPath() in ['', '/'] && !e.contains('@') && !e.contains('?') && !e.contains('#')))",message="an endpoint must be a bare host: no user, path, query or fragment"
 	Endpoints []string `json:"endpoints"`
 
-	// UUID pins the pool: another pool behind the endpoints is refused. Default: the uuid found first is kept in
+	// uuid pins the pool: another pool behind the endpoints is refused. Default: the uuid found first is kept in
 	// status.uuid and is the pin from then on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	UUID string `json:"uuid,omitempty"`
 
-	// CredentialsSecretRef names the Secret with the keys username and password. A change of the Secret reconnects at
+	// credentialsSecretRef names the Secret with the keys username and password. A change of the Secret reconnects at
 	// once.
 	// +required
 	CredentialsSecretRef SecretReference `json:"credentialsSecretRef"`
 
-	// TLS is how the pool's certificate is verified. Default: by the certificate authorities of the system.
+	// tls is how the pool's certificate is verified. Default: by the certificate authorities of the system.
 	// +optional
 	TLS *PoolTLS `json:"tls,omitempty"`
 
-	// Networks are aliases, so that manifests are portable. Without one a unique name-label serves.
+	// networks are aliases, so that manifests are portable. Without one a unique name-label serves.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=128
 	Networks []Alias `json:"networks,omitempty"`
 
-	// StorageRepositories are aliases, so that manifests are portable. Without one a unique name-label serves.
+	// storageRepositories are aliases, so that manifests are portable. Without one a unique name-label serves.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=128
 	StorageRepositories []Alias `json:"storageRepositories,omitempty"`
 
-	// Defaults serve instances that name nothing.
+	// defaults serve instances that name nothing.
 	// +optional
 	Defaults *PoolDefaults `json:"defaults,omitempty"`
 
-	// Grants say which namespaces may use what. Without a grant that selects its namespace an instance is refused; of
+	// grants say which namespaces may use what. Without a grant that selects its namespace an instance is refused; of
 	// several grants that select it each adds what it names.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Grants []PoolGrant `json:"grants,omitempty"`
 
-	// Limits protect the pool from the operator.
+	// limits protect the pool from the operator.
 	// +optional
 	Limits *PoolLimits `json:"limits,omitempty"`
 
-	// Trash is what becomes of instances that were deleted with deletionPolicy Trash.
+	// trash is what becomes of instances that were deleted with deletionPolicy Trash.
 	// +optional
 	Trash *PoolTrash `json:"trash,omitempty"`
 
-	// OrphanPolicy is what becomes of objects on the pool that carry our marks but belong to no object here: Report
+	// orphanPolicy is what becomes of objects on the pool that carry our marks but belong to no object here: Report
 	// (listed in status.orphans) or DeleteTemporary (what was temporary is removed after a day; VMs and data disks are
 	// reported only). Default: Report.
 	// +optional
 	// +kubebuilder:default=Report
 	OrphanPolicy OrphanPolicy `json:"orphanPolicy,omitempty"`
 
-	// Maintenance holds every power, move and delete act on the pool while it is true; observation goes on.
+	// maintenance holds every power, move and delete act on the pool while it is true; observation goes on.
 	// +optional
 	Maintenance bool `json:"maintenance,omitempty"`
 
-	// TakeoverFrom names the installation whose writer mark on the pool this one may replace. Set it to the value that
+	// takeoverFrom names the installation whose writer mark on the pool this one may replace. Set it to the value that
 	// the condition message shows, once the other installation is stopped.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
@@ -101,12 +101,12 @@ type XenPoolSpec struct {
 // PoolTLS is how a pool's certificate is verified; exactly one of its fields is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.caBundleSecretRef), has(self.fingerprintsSHA256), has(self.insecureSkipVerify) && self.insecureSkipVerify].exists_one(set, set)",message="exactly one of caBundleSecretRef, fingerprintsSHA256 and insecureSkipVerify: true must be set"
 type PoolTLS struct {
-	// CABundleSecretRef names the Secret whose key ca.crt holds the PEM certificates that sign the members'
+	// caBundleSecretRef names the Secret whose key ca.crt holds the PEM certificates that sign the members'
 	// certificates. A change of the Secret reconnects at once.
 	// +optional
 	CABundleSecretRef *SecretReference `json:"caBundleSecretRef,omitempty"`
 
-	// FingerprintsSHA256 are the SHA-256 fingerprints of the members' own certificates, 1 to 64: 64 hexadecimal digits,
+	// fingerprintsSHA256 are the SHA-256 fingerprints of the members' own certificates, 1 to 64: 64 hexadecimal digits,
 	// with or without colons.
 	// +optional
 	// +listType=set
@@ -116,21 +116,21 @@ type PoolTLS struct {
 	// +kubebuilder:validation:items:Pattern=`^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$`
 	FingerprintsSHA256 []string `json:"fingerprintsSHA256,omitempty"`
 
-	// InsecureSkipVerify accepts any certificate: whoever sits in between reads the password. For laboratories.
+	// insecureSkipVerify accepts any certificate: whoever sits in between reads the password. For laboratories.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }
 
 // Alias is a portable name for something on a pool.
 type Alias struct {
-	// Name that manifests use.
+	// name that manifests use.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	Name string `json:"name"`
 
-	// UUID of what is meant on the pool.
+	// uuid of what is meant on the pool.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
@@ -139,13 +139,13 @@ type Alias struct {
 
 // PoolDefaults serve instances that name nothing.
 type PoolDefaults struct {
-	// StorageRepository for disks that name none: an alias or a unique name-label. Default: the pool's own default SR.
+	// storageRepository for disks that name none: an alias or a unique name-label. Default: the pool's own default SR.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	StorageRepository string `json:"storageRepository,omitempty"`
 
-	// Network for interfaces that name none: an alias or a unique name-label. Default: none, an interface must name its
+	// network for interfaces that name none: an alias or a unique name-label. Default: none, an interface must name its
 	// network.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
@@ -167,11 +167,11 @@ const (
 // GrantedNamespaces selects the namespaces of a grant.
 // +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector must be set exactly when from is Selector"
 type GrantedNamespaces struct {
-	// From is All or Selector.
+	// from is All or Selector.
 	// +required
 	From NamespacesFrom `json:"from"`
 
-	// Selector over the namespaces' labels, for from: Selector. The label kubernetes.io/metadata.name selects by name.
+	// selector over the namespaces' labels, for from: Selector. The label kubernetes.io/metadata.name selects by name.
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
@@ -189,11 +189,11 @@ const (
 
 // PoolGrant lets some namespaces use some of the pool. What it does not name stays closed.
 type PoolGrant struct {
-	// Namespaces that the grant is for.
+	// namespaces that the grant is for.
 	// +required
 	Namespaces GrantedNamespaces `json:"namespaces"`
 
-	// Networks that instances may use, by alias, name-label or uuid; "*" is all.
+	// networks that instances may use, by alias, name-label or uuid; "*" is all.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=128
@@ -201,7 +201,7 @@ type PoolGrant struct {
 	// +kubebuilder:validation:items:MaxLength=255
 	Networks []string `json:"networks,omitempty"`
 
-	// StorageRepositories that disks and ISOs may be on, by alias, name-label or uuid; "*" is all.
+	// storageRepositories that disks and ISOs may be on, by alias, name-label or uuid; "*" is all.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=128
@@ -209,7 +209,7 @@ type PoolGrant struct {
 	// +kubebuilder:validation:items:MaxLength=255
 	StorageRepositories []string `json:"storageRepositories,omitempty"`
 
-	// Templates that instances and images may be made from, by name-label or uuid; "*" is all. Images that the
+	// templates that instances and images may be made from, by name-label or uuid; "*" is all. Images that the
 	// administrator offers (XenClusterImage) need no grant.
 	// +optional
 	// +listType=set
@@ -218,55 +218,55 @@ type PoolGrant struct {
 	// +kubebuilder:validation:items:MaxLength=255
 	Templates []string `json:"templates,omitempty"`
 
-	// Adopt is which existing VMs may be adopted: None or Any. Default: None.
+	// adopt is which existing VMs may be adopted: None or Any. Default: None.
 	// +optional
 	Adopt AdoptGrant `json:"adopt,omitempty"`
 
-	// RawDisks lets instances and images name disks by uuid. Default: false.
+	// rawDisks lets instances and images name disks by uuid. Default: false.
 	// +optional
 	RawDisks bool `json:"rawDisks,omitempty"`
 
-	// Placement lets instances name a host. Default: false.
+	// placement lets instances name a host. Default: false.
 	// +optional
 	Placement bool `json:"placement,omitempty"`
 
-	// Quota limits each of the namespaces by itself; of several grants the larger figure counts. Default: no limit.
+	// quota limits each of the namespaces by itself; of several grants the larger figure counts. Default: no limit.
 	// +optional
 	Quota *PoolQuota `json:"quota,omitempty"`
 }
 
 // PoolQuota limits what one namespace takes of the pool. An absent figure is no limit.
 type PoolQuota struct {
-	// Instances at most.
+	// instances at most.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100000
 	Instances *int32 `json:"instances,omitempty"`
 
-	// VCPUs at most, summed over the instances' flavors (maxVCPUs where it is set).
+	// vcpus at most, summed over the instances' flavors (maxVCPUs where it is set).
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	VCPUs *int32 `json:"vcpus,omitempty"`
 
-	// Memory at most, summed over the instances' flavors (maxMemory where it is set).
+	// memory at most, summed over the instances' flavors (maxMemory where it is set).
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).sign() >= 0",message="memory must not be negative"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('0')) >= 0",message="memory must not be negative"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
-	// Storage at most, summed over the instances' disks.
+	// storage at most, summed over the instances' disks.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).sign() >= 0",message="storage must not be negative"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('0')) >= 0",message="storage must not be negative"
 	Storage *resource.Quantity `json:"storage,omitempty"`
 }
 
 // PoolLimits protect a pool from the operator.
 type PoolLimits struct {
-	// MaxConcurrentTasks is how many XenAPI tasks the operator has in flight on the pool, 1 to 256. Default: 20.
+	// maxConcurrentTasks is how many XenAPI tasks the operator has in flight on the pool, 1 to 256. Default: 20.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=256
@@ -275,7 +275,7 @@ type PoolLimits struct {
 
 // PoolTrash is what becomes of deleted instances.
 type PoolTrash struct {
-	// RetentionSeconds is how long the VM and its disks are kept after deletion, 0 to 31536000 (a year).
+	// retentionSeconds is how long the VM and its disks are kept after deletion, 0 to 31536000 (a year).
 	// Default: 86400 (a day). A change counts for what is in the trash already.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -298,134 +298,134 @@ const (
 type XenPoolStatus struct {
 	CommonStatus `json:",inline"`
 
-	// UUID of the pool, kept from the first connection on: another pool behind the endpoints is refused.
+	// uuid of the pool, kept from the first connection on: another pool behind the endpoints is refused.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid,omitempty"`
 
-	// Coordinator is the URL of the member that answers for the pool.
+	// coordinator is the URL of the member that answers for the pool.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Coordinator string `json:"coordinator,omitempty"`
 
-	// Version of the product that the coordinator runs.
+	// version of the product that the coordinator runs.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Version string `json:"version,omitempty"`
 
-	// HostSummary is how many of the members are enabled, as enabled/all.
+	// hostSummary is how many of the members are enabled, as enabled/all.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	HostSummary string `json:"hostSummary,omitempty"`
 
-	// Hosts are the members of the pool; the first 64 by name.
+	// hosts are the members of the pool; the first 64 by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=64
 	Hosts []PoolHost `json:"hosts,omitempty"`
 
-	// StorageRepositories of the pool; the first 256 by name.
+	// storageRepositories of the pool; the first 256 by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=256
 	StorageRepositories []PoolStorageRepository `json:"storageRepositories,omitempty"`
 
-	// Networks of the pool; the first 512 by name.
+	// networks of the pool; the first 512 by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=512
 	Networks []PoolNetwork `json:"networks,omitempty"`
 
-	// Instances is how many XenInstances have their VM on the pool.
+	// instances is how many XenInstances have their VM on the pool.
 	// +optional
 	Instances int32 `json:"instances,omitempty"`
 
-	// UnmanagedInstances is how many VMs of the pool belong to no XenInstance.
+	// unmanagedInstances is how many VMs of the pool belong to no XenInstance.
 	// +optional
 	UnmanagedInstances int32 `json:"unmanagedInstances,omitempty"`
 
-	// TrashCount is how many VMs are in the trash.
+	// trashCount is how many VMs are in the trash.
 	// +optional
 	TrashCount int32 `json:"trashCount,omitempty"`
 
-	// Trash are the VMs that were deleted and are kept for a while; the first 128 to go.
+	// trash are the VMs that were deleted and are kept for a while; the first 128 to go.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=128
 	Trash []TrashedInstance `json:"trash,omitempty"`
 
-	// OrphanCount is how many objects on the pool carry our marks but belong to no object here.
+	// orphanCount is how many objects on the pool carry our marks but belong to no object here.
 	// +optional
 	OrphanCount int32 `json:"orphanCount,omitempty"`
 
-	// Orphans are objects on the pool that carry our marks but belong to no object here; the first 128 by name.
+	// orphans are objects on the pool that carry our marks but belong to no object here; the first 128 by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=uuid
 	// +kubebuilder:validation:MaxItems=128
 	Orphans []Orphan `json:"orphans,omitempty"`
 
-	// Credentials tell which Secret the pool accepted last.
+	// credentials tell which Secret the pool accepted last.
 	// +optional
 	Credentials *PoolCredentialsStatus `json:"credentials,omitempty"`
 }
 
 // PoolHost is a member of a pool.
 type PoolHost struct {
-	// Name is the host's name-label.
+	// name is the host's name-label.
 	// +required
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name"`
 
-	// UUID of the host.
+	// uuid of the host.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
 
-	// Address of the host's management interface.
+	// address of the host's management interface.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	Address string `json:"address,omitempty"`
 
-	// Enabled tells whether VMs may start there.
+	// enabled tells whether VMs may start there.
 	// +optional
 	Enabled bool `json:"enabled"`
 }
 
 // PoolStorageRepository is a storage repository of a pool.
 type PoolStorageRepository struct {
-	// Name is the name-label.
+	// name is the name-label.
 	// +required
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name"`
 
-	// UUID of the storage repository.
+	// uuid of the storage repository.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
 
-	// Type of the storage repository, as the XenAPI names it: lvm, ext, nfs, iso …
+	// type of the storage repository, as the XenAPI names it: lvm, ext, nfs, iso …
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Type string `json:"type,omitempty"`
 
-	// Shared tells whether every host reaches it.
+	// shared tells whether every host reaches it.
 	// +optional
 	Shared bool `json:"shared"`
 }
 
 // PoolNetwork is a network of a pool.
 type PoolNetwork struct {
-	// Name is the name-label.
+	// name is the name-label.
 	// +required
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name"`
 
-	// UUID of the network.
+	// uuid of the network.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
@@ -433,53 +433,53 @@ type PoolNetwork struct {
 
 // TrashedInstance is a VM in the trash.
 type TrashedInstance struct {
-	// UUID of the VM.
+	// uuid of the VM.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
 
-	// Namespace of the XenInstance that was deleted.
+	// namespace of the XenInstance that was deleted.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 
-	// Name of the XenInstance that was deleted.
+	// name of the XenInstance that was deleted.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 
-	// DeletedAt is when it was deleted.
+	// deletedAt is when it was deleted.
 	// +optional
 	DeletedAt *metav1.Time `json:"deletedAt,omitempty"`
 
-	// ExpiresAt is when the VM and its disks are destroyed.
+	// expiresAt is when the VM and its disks are destroyed.
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 }
 
 // Orphan is an object on a pool that carries our marks but belongs to no object here.
 type Orphan struct {
-	// UUID of the object.
+	// uuid of the object.
 	// +required
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid"`
 
-	// Class of the object in the XenAPI: VM or VDI.
+	// class of the object in the XenAPI: VM or VDI.
 	// +required
 	// +kubebuilder:validation:MaxLength=32
 	Class string `json:"class"`
 
-	// Name is its name-label.
+	// name is its name-label.
 	// +optional
 	// +kubebuilder:validation:MaxLength=255
 	Name string `json:"name,omitempty"`
 
-	// Role that its mark gives it: vm, root-disk, data-disk, config-drive …
+	// role that its mark gives it: vm, root-disk, data-disk, config-drive …
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Role string `json:"role,omitempty"`
 
-	// Owner that its mark names, as kind/namespace/name.
+	// owner that its mark names, as kind/namespace/name.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Owner string `json:"owner,omitempty"`
@@ -487,12 +487,12 @@ type Orphan struct {
 
 // PoolCredentialsStatus tells which Secret a pool accepted last. It holds nothing of the Secret's data.
 type PoolCredentialsStatus struct {
-	// SecretResourceVersion is the resourceVersion of the Secret that was tried last.
+	// secretResourceVersion is the resourceVersion of the Secret that was tried last.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	SecretResourceVersion string `json:"secretResourceVersion,omitempty"`
 
-	// LastAcceptedAt is when the pool last accepted a new Secret.
+	// lastAcceptedAt is when the pool last accepted a new Secret.
 	// +optional
 	LastAcceptedAt *metav1.Time `json:"lastAcceptedAt,omitempty"`
 }
@@ -512,11 +512,11 @@ type XenPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec is how to reach the pool and who may use it for what.
+	// spec is how to reach the pool and who may use it for what.
 	// +required
 	Spec XenPoolSpec `json:"spec"`
 
-	// Status is what the operator sees of it.
+	// status is what the operator sees of it.
 	// +optional
 	// +kubebuilder:default={observedGeneration:-1}
 	Status XenPoolStatus `json:"status,omitempty"`

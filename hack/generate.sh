@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Generates what follows from the Go types of the API and from the RBAC markers of the controllers: deepcopy code, CRDs,
+# the manager's role and the API reference. With --check it changes nothing and fails if what is committed is stale.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+controller_gen() { go tool -modfile=hack/tools/go.mod controller-gen "$@"; }
+
+# generate writes everything below the directory $1.
+generate() {
+	local out=$1
+	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/docs"
+	controller_gen object paths=./api/v1alpha1 output:object:dir="$out/api/v1alpha1"
+	controller_gen crd paths=./api/v1alpha1 output:crd:dir="$out/config/crd/bases"
+	if [ -d controllers ]; then
+		controller_gen rbac:roleName=kubexen-manager,fileName=manager_role.yaml paths=./controllers/... \
+			output:rbac:dir="$out/config/rbac"
+	fi
+	go run ./hack/apidocs -crds "$out/config/crd/bases" -reasons api/v1alpha1/conditions.go -out "$out/docs/api.md"
+}
+
+case "${1:-}" in
+"")
+	generate .
+	;;
+--check)
+	fresh=$(mktemp -d)
+	trap 'rm -rf "$fresh"' EXIT
+	generate "$fresh"
+	stale=0
+	while IFS= read -r file; do
+		diff -u --label "committed $file" --label "generated $file" "$file" "$fresh/$file" || stale=1
+	done < <(cd "$fresh" && find . -type f | sed 's|^\./||' | sort)
+	for crd in config/crd/bases/*.yaml; do
+		[ -e "$fresh/$crd" ] || { echo "$crd belongs to no kind any more"; stale=1; }
+	done
+	[ "$stale" = 0 ] || { echo "generated files are stale: run make generate"; exit 1; }
+	;;
+*)
+	echo "usage: $0 [--check]" >&2
+	exit 2
+	;;
+esac
