@@ -1,0 +1,61 @@
+# The commands of this repository; "make" alone lists them.
+# Everything that is needed and absent is installed or built: Debian packages by apt-get, the control plane and the
+# tools from pinned modules. Nothing runs outside of this machine's loopback interface.
+
+SHELL := /usr/bin/env bash -o pipefail
+ARGS ?=
+GO ?= go
+# The machine-made files are checked against their sources by "make test".
+GENERATE := ./hack/generate.sh
+GOLANGCI_LINT := bin/golangci-lint
+TEST_TIMEOUT ?= 40m
+# How long each fuzz target looks for new inputs in "make test".
+FUZZ_TIME ?= 10s
+SOAK_TIME ?= 1h
+
+.PHONY: help demo test lint bench generate build soak fuzz install controlplane
+
+help: ## what one can do here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a Kubernetes API, a simulated pool and the operator on this machine, with samples; ARGS=--exit ends when all are Ready
+	@$(GO) run ./hack/dev up --samples $(ARGS)
+
+test: install controlplane ## all tests, with the race detector, in random order; then each fuzz target for FUZZ_TIME (10s)
+	$(GENERATE) --check
+	$(GO) build ./...
+	$(GO) vet ./...
+	$(GO) test -race -shuffle=on -timeout $(TEST_TIMEOUT) ./...
+	./hack/fuzz.sh $(FUZZ_TIME)
+
+fuzz: ## each fuzz target for FUZZ_TIME (10s)
+	./hack/fuzz.sh $(FUZZ_TIME)
+
+lint: $(GOLANGCI_LINT) ## golangci-lint, and whether generated files are up to date
+	$(GOLANGCI_LINT) run ./...
+	$(GENERATE) --check
+
+bench: install controlplane ## the tables of the benchmarks and bin/bench.json; ARGS names groups (wire, calls, ...)
+	@mkdir -p bin
+	$(GO) run ./hack/bench $(ARGS)
+
+generate: ## CRDs, deep copies, roles, the API reference and the XenAPI client from their sources
+	$(GENERATE)
+
+build: ## bin/kubexen, the operator
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kubexen .
+
+soak: install controlplane ## kill the manager again and again for SOAK_TIME (1h)
+	KUBEXEN_SOAK=$(SOAK_TIME) $(GO) test -timeout 0 -count 1 -run Soak -v ./controllers/...
+
+install: ## the Debian packages that tests use
+	./hack/install.sh
+
+controlplane: ## kube-apiserver, etcd, kube-controller-manager and kubectl, built once
+	@$(GO) run ./hack/controlplane
+
+$(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
+	@echo "Building the linter. This happens once and takes some minutes."
+	@mkdir -p bin
+	cd hack/tools/lint && $(GO) build -o ../../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
