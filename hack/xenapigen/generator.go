@@ -162,31 +162,32 @@ func (g *generator) servicesFile() string {
 		fmt.Fprintf(&b, "%s: %sService{c},\n", goName(class), goName(class))
 	}
 	b.WriteString("}\n}\n\n")
-	b.WriteString("// newSnapshot returns an empty record of a class as events name it, or nil if there is no type for it.\n")
-	b.WriteString("func newSnapshot(class string) record {\nswitch class {\n")
+	b.WriteString("// readSnapshot reads the record of a class as events name it, or a Value if there is no type for it.\n")
+	b.WriteString("func readSnapshot(s *scanner, class string) (any, error) {\nswitch class {\n")
 	for _, class := range g.classes {
-		if class != "event" && class != "session" {
-			fmt.Fprintf(&b, "case %q:\nreturn new(%s)\n", strings.ToLower(class), goName(class))
+		if class == "event" || class == "session" {
+			continue // never sent
 		}
+		name := goName(class)
+		fmt.Fprintf(&b, "case %q:\nvar r %s\nerr := read%s(s, &r)\nreturn r, err\n", strings.ToLower(class), name, name)
 	}
-	b.WriteString("default:\nreturn nil\n}\n}\n")
+	b.WriteString("default:\nreturn s.value()\n}\n}\n")
 	return b.String()
 }
 
 // errorFile names the error codes.
 func (g *generator) errorFile() string {
 	var b strings.Builder
-	b.WriteString("// The error codes that the data model declares, for [Error.Code].\nconst (\n")
+	b.WriteString("// The error codes that the data model declares.\nconst (\n")
 	for _, code := range sortedKeys(g.model.Errors) {
 		if strings.HasPrefix(code, "_") {
 			continue // endings of other codes: reasons of an external authentication plug-in
 		}
-		params := g.model.Errors[code]
-		name := "Code" + errorName(code)
-		if params != nil && len(*params) > 0 {
+		name := "Err" + errorName(code)
+		if params := g.model.Errors[code]; params != nil && len(*params) > 0 {
 			fmt.Fprintf(&b, "// %s comes with: %s.\n", name, strings.Join(*params, ", "))
 		}
-		fmt.Fprintf(&b, "%s = %q\n", name, code)
+		fmt.Fprintf(&b, "%s ErrorCode = %q\n", name, code)
 	}
 	b.WriteString(")\n")
 	return b.String()

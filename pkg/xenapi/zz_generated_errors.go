@@ -2,1028 +2,1028 @@
 
 package xenapi
 
-// The error codes that the data model declares, for [Error.Code].
+// The error codes that the data model declares.
 const (
-	CodeActivationWhileNotFree = "ACTIVATION_WHILE_NOT_FREE"
-	// CodeAddressViolatesLockingConstraint comes with: address.
-	CodeAddressViolatesLockingConstraint = "ADDRESS_VIOLATES_LOCKING_CONSTRAINT"
-	// CodeApplyGuidanceFailed comes with: ref.
-	CodeApplyGuidanceFailed = "APPLY_GUIDANCE_FAILED"
-	// CodeApplyLivepatchFailed comes with: livepatch.
-	CodeApplyLivepatchFailed = "APPLY_LIVEPATCH_FAILED"
-	// CodeApplyUpdatesFailed comes with: ref.
-	CodeApplyUpdatesFailed     = "APPLY_UPDATES_FAILED"
-	CodeApplyUpdatesInProgress = "APPLY_UPDATES_IN_PROGRESS"
-	// CodeAuthAlreadyEnabled comes with: current auth_type, current service_name.
-	CodeAuthAlreadyEnabled = "AUTH_ALREADY_ENABLED"
-	// CodeAuthDisableFailed comes with: message.
-	CodeAuthDisableFailed = "AUTH_DISABLE_FAILED"
-	// CodeAuthEnableFailed comes with: message.
-	CodeAuthEnableFailed = "AUTH_ENABLE_FAILED"
-	// CodeAuthInvalidTrustedCerts comes with: message.
-	CodeAuthInvalidTrustedCerts = "AUTH_INVALID_TRUSTED_CERTS"
-	CodeAuthIsDisabled          = "AUTH_IS_DISABLED"
-	// CodeAuthNoTrustedCerts comes with: message.
-	CodeAuthNoTrustedCerts = "AUTH_NO_TRUSTED_CERTS"
-	// CodeAuthServiceError comes with: message.
-	CodeAuthServiceError = "AUTH_SERVICE_ERROR"
-	// CodeAuthSetLDAPSFailed comes with: host, message.
-	CodeAuthSetLDAPSFailed = "AUTH_SET_LDAPS_FAILED"
-	// CodeAuthSetupTLSConnection comes with: message.
-	CodeAuthSetupTLSConnection = "AUTH_SETUP_TLS_CONNECTION"
-	// CodeAuthUnknownType comes with: type.
-	CodeAuthUnknownType = "AUTH_UNKNOWN_TYPE"
-	// CodeBackupScriptFailed comes with: log.
-	CodeBackupScriptFailed = "BACKUP_SCRIPT_FAILED"
-	CodeBallooningDisabled = "BALLOONING_DISABLED"
-	// CodeBallooningTimeoutBeforeMigration comes with: vm.
-	CodeBallooningTimeoutBeforeMigration = "BALLOONING_TIMEOUT_BEFORE_MIGRATION"
-	// CodeBlockedRepoURL comes with: url.
-	CodeBlockedRepoURL = "BLOCKED_REPO_URL"
-	// CodeBootDevicePassthroughDisallowed comes with: device.
-	CodeBootDevicePassthroughDisallowed = "BOOT_DEVICE_PASSTHROUGH_DISALLOWED"
-	// CodeBootloaderFailed comes with: vm, msg.
-	CodeBootloaderFailed = "BOOTLOADER_FAILED"
-	// CodeBridgeNameExists comes with: bridge.
-	CodeBridgeNameExists = "BRIDGE_NAME_EXISTS"
-	// CodeBridgeNotAvailable comes with: bridge.
-	CodeBridgeNotAvailable   = "BRIDGE_NOT_AVAILABLE"
-	CodeBundleRepoNotEnabled = "BUNDLE_REPO_NOT_ENABLED"
-	// CodeBundleRepositoryAlreadyExists comes with: ref.
-	CodeBundleRepositoryAlreadyExists = "BUNDLE_REPOSITORY_ALREADY_EXISTS"
-	CodeBundleSyncFailed              = "BUNDLE_SYNC_FAILED"
-	// CodeBundleUnpackFailed comes with: error.
-	CodeBundleUnpackFailed        = "BUNDLE_UNPACK_FAILED"
-	CodeCACertificateExpired      = "CA_CERTIFICATE_EXPIRED"
-	CodeCACertificateInvalid      = "CA_CERTIFICATE_INVALID"
-	CodeCACertificateNotValidYet  = "CA_CERTIFICATE_NOT_VALID_YET"
-	CodeCanNotPeriodicSyncUpdates = "CAN_NOT_PERIODIC_SYNC_UPDATES"
-	CodeCanNotSyncUpdates         = "CAN_NOT_SYNC_UPDATES"
-	// CodeCannotAddTunnelToBondSlave comes with: PIF.
-	CodeCannotAddTunnelToBondSlave = "CANNOT_ADD_TUNNEL_TO_BOND_SLAVE"
-	// CodeCannotAddTunnelToSRIOVLogical comes with: PIF.
-	CodeCannotAddTunnelToSRIOVLogical = "CANNOT_ADD_TUNNEL_TO_SRIOV_LOGICAL"
-	// CodeCannotAddTunnelToVLANOnSRIOVLogical comes with: PIF.
-	CodeCannotAddTunnelToVLANOnSRIOVLogical = "CANNOT_ADD_TUNNEL_TO_VLAN_ON_SRIOV_LOGICAL"
-	// CodeCannotAddVLANToBondSlave comes with: PIF.
-	CodeCannotAddVLANToBondSlave = "CANNOT_ADD_VLAN_TO_BOND_SLAVE"
-	// CodeCannotChangePIFProperties comes with: PIF.
-	CodeCannotChangePIFProperties = "CANNOT_CHANGE_PIF_PROPERTIES"
-	// CodeCannotContactHost comes with: host.
-	CodeCannotContactHost     = "CANNOT_CONTACT_HOST"
-	CodeCannotCreateStateFile = "CANNOT_CREATE_STATE_FILE"
-	// CodeCannotDestroyDisasterRecoveryTask comes with: reason.
-	CodeCannotDestroyDisasterRecoveryTask = "CANNOT_DESTROY_DISASTER_RECOVERY_TASK"
-	// CodeCannotDestroySystemNetwork comes with: network.
-	CodeCannotDestroySystemNetwork = "CANNOT_DESTROY_SYSTEM_NETWORK"
-	// CodeCannotEnableRedoLog comes with: reason.
-	CodeCannotEnableRedoLog = "CANNOT_ENABLE_REDO_LOG"
-	// CodeCannotEvacuateHost comes with: errors.
-	CodeCannotEvacuateHost = "CANNOT_EVACUATE_HOST"
-	// CodeCannotFetchPatch comes with: uuid.
-	CodeCannotFetchPatch             = "CANNOT_FETCH_PATCH"
-	CodeCannotFindOemBackupPartition = "CANNOT_FIND_OEM_BACKUP_PARTITION"
-	CodeCannotFindPatch              = "CANNOT_FIND_PATCH"
-	CodeCannotFindStatePartition     = "CANNOT_FIND_STATE_PARTITION"
-	CodeCannotFindUpdate             = "CANNOT_FIND_UPDATE"
-	// CodeCannotForgetSRIOVLogical comes with: PIF.
-	CodeCannotForgetSRIOVLogical = "CANNOT_FORGET_SRIOV_LOGICAL"
-	// CodeCannotPlugBondSlave comes with: PIF.
-	CodeCannotPlugBondSlave = "CANNOT_PLUG_BOND_SLAVE"
-	// CodeCannotPlugVIF comes with: VIF.
-	CodeCannotPlugVIF = "CANNOT_PLUG_VIF"
-	// CodeCannotResetControlDomain comes with: vm.
-	CodeCannotResetControlDomain = "CANNOT_RESET_CONTROL_DOMAIN"
-	// CodeCannotRestartDeviceModel comes with: ref.
-	CodeCannotRestartDeviceModel = "CANNOT_RESTART_DEVICE_MODEL"
-	CodeCertRefreshInProgress    = "CERT_REFRESH_IN_PROGRESS"
-	// CodeCertificateAlreadyExists comes with: name.
-	CodeCertificateAlreadyExists = "CERTIFICATE_ALREADY_EXISTS"
-	// CodeCertificateCorrupt comes with: name.
-	CodeCertificateCorrupt = "CERTIFICATE_CORRUPT"
-	// CodeCertificateDoesNotExist comes with: name.
-	CodeCertificateDoesNotExist   = "CERTIFICATE_DOES_NOT_EXIST"
-	CodeCertificateLacksPurpose   = "CERTIFICATE_LACKS_PURPOSE"
-	CodeCertificateLibraryCorrupt = "CERTIFICATE_LIBRARY_CORRUPT"
-	// CodeCertificateNameInvalid comes with: name.
-	CodeCertificateNameInvalid = "CERTIFICATE_NAME_INVALID"
-	// CodeChangePasswordRejected comes with: msg.
-	CodeChangePasswordRejected  = "CHANGE_PASSWORD_REJECTED"
-	CodeClientError             = "CLIENT_ERROR"
-	CodeClusterAlreadyExists    = "CLUSTER_ALREADY_EXISTS"
-	CodeClusterCreateInProgress = "CLUSTER_CREATE_IN_PROGRESS"
-	// CodeClusterDoesNotHaveOneNode comes with: number_of_nodes.
-	CodeClusterDoesNotHaveOneNode = "CLUSTER_DOES_NOT_HAVE_ONE_NODE"
-	// CodeClusterForceDestroyFailed comes with: cluster.
-	CodeClusterForceDestroyFailed = "CLUSTER_FORCE_DESTROY_FAILED"
-	CodeClusterHasNoCertificate   = "CLUSTER_HAS_NO_CERTIFICATE"
-	// CodeClusterHostIsLast comes with: cluster_host.
-	CodeClusterHostIsLast = "CLUSTER_HOST_IS_LAST"
-	// CodeClusterHostNotJoined comes with: cluster_host.
-	CodeClusterHostNotJoined = "CLUSTER_HOST_NOT_JOINED"
-	// CodeClusterStackInUse comes with: cluster_stack.
-	CodeClusterStackInUse = "CLUSTER_STACK_IN_USE"
-	// CodeClusteredSRDegraded comes with: sr.
-	CodeClusteredSRDegraded = "CLUSTERED_SR_DEGRADED"
-	// CodeClusteringDisabled comes with: cluster_host.
-	CodeClusteringDisabled = "CLUSTERING_DISABLED"
-	// CodeClusteringEnabled comes with: cluster_host.
-	CodeClusteringEnabled                                                = "CLUSTERING_ENABLED"
-	CodeConfigureRepositoriesInProgress                                  = "CONFIGURE_REPOSITORIES_IN_PROGRESS"
-	CodeCouldNotFindNetworkInterfaceWithSpecifiedDeviceNameAndMACAddress = "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS"
-	// CodeCouldNotImportDatabase comes with: reason.
-	CodeCouldNotImportDatabase               = "COULD_NOT_IMPORT_DATABASE"
-	CodeCouldNotUpdateIGMPSnoopingEverywhere = "COULD_NOT_UPDATE_IGMP_SNOOPING_EVERYWHERE"
-	// CodeCPUFeatureMaskingNotSupported comes with: details.
-	CodeCPUFeatureMaskingNotSupported = "CPU_FEATURE_MASKING_NOT_SUPPORTED"
-	CodeCreaterepoFailed              = "CREATEREPO_FAILED"
-	// CodeCRLAlreadyExists comes with: name.
-	CodeCRLAlreadyExists = "CRL_ALREADY_EXISTS"
-	// CodeCRLCorrupt comes with: name.
-	CodeCRLCorrupt = "CRL_CORRUPT"
-	// CodeCRLDoesNotExist comes with: name.
-	CodeCRLDoesNotExist = "CRL_DOES_NOT_EXIST"
-	// CodeCRLNameInvalid comes with: name.
-	CodeCRLNameInvalid = "CRL_NAME_INVALID"
-	// CodeDbUniquenessConstraintViolation comes with: table, field, value.
-	CodeDbUniquenessConstraintViolation = "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
-	// CodeDefaultSRNotFound comes with: sr.
-	CodeDefaultSRNotFound            = "DEFAULT_SR_NOT_FOUND"
-	CodeDesignateNewMasterInProgress = "DESIGNATE_NEW_MASTER_IN_PROGRESS"
-	// CodeDeviceAlreadyAttached comes with: device.
-	CodeDeviceAlreadyAttached = "DEVICE_ALREADY_ATTACHED"
-	// CodeDeviceAlreadyDetached comes with: device.
-	CodeDeviceAlreadyDetached = "DEVICE_ALREADY_DETACHED"
-	// CodeDeviceAlreadyExists comes with: device.
-	CodeDeviceAlreadyExists = "DEVICE_ALREADY_EXISTS"
-	// CodeDeviceAttachTimeout comes with: type, ref.
-	CodeDeviceAttachTimeout = "DEVICE_ATTACH_TIMEOUT"
-	// CodeDeviceDetachRejected comes with: type, ref, msg.
-	CodeDeviceDetachRejected = "DEVICE_DETACH_REJECTED"
-	// CodeDeviceDetachTimeout comes with: type, ref.
-	CodeDeviceDetachTimeout = "DEVICE_DETACH_TIMEOUT"
-	// CodeDeviceNotAttached comes with: VBD.
-	CodeDeviceNotAttached = "DEVICE_NOT_ATTACHED"
-	// CodeDisableSSHFailed comes with: host.
-	CodeDisableSSHFailed = "DISABLE_SSH_FAILED"
-	// CodeDisableSSHPartiallyFailed comes with: hosts.
-	CodeDisableSSHPartiallyFailed = "DISABLE_SSH_PARTIALLY_FAILED"
-	// CodeDiskVBDMustBeReadwriteForHVM comes with: vbd.
-	CodeDiskVBDMustBeReadwriteForHVM = "DISK_VBD_MUST_BE_READWRITE_FOR_HVM"
-	// CodeDomainBuilderError comes with: function, code, message.
-	CodeDomainBuilderError = "DOMAIN_BUILDER_ERROR"
-	// CodeDomainExists comes with: vm, domid.
-	CodeDomainExists = "DOMAIN_EXISTS"
-	// CodeDuplicateMACSeed comes with: seed.
-	CodeDuplicateMACSeed = "DUPLICATE_MAC_SEED"
-	// CodeDuplicatePIFDeviceName comes with: device.
-	CodeDuplicatePIFDeviceName = "DUPLICATE_PIF_DEVICE_NAME"
-	// CodeDuplicateVM comes with: vm.
-	CodeDuplicateVM = "DUPLICATE_VM"
-	// CodeEnableSSHFailed comes with: host.
-	CodeEnableSSHFailed = "ENABLE_SSH_FAILED"
-	// CodeEnableSSHPartiallyFailed comes with: hosts.
-	CodeEnableSSHPartiallyFailed = "ENABLE_SSH_PARTIALLY_FAILED"
-	// CodeEventFromTokenParseFailure comes with: token.
-	CodeEventFromTokenParseFailure = "EVENT_FROM_TOKEN_PARSE_FAILURE"
-	// CodeEventSubscriptionParseFailure comes with: subscription.
-	CodeEventSubscriptionParseFailure = "EVENT_SUBSCRIPTION_PARSE_FAILURE"
-	CodeEventsLost                    = "EVENTS_LOST"
-	CodeExtensionProtocolFailure      = "EXTENSION_PROTOCOL_FAILURE"
-	// CodeFailedToStartEmulator comes with: vm, name, msg.
-	CodeFailedToStartEmulator = "FAILED_TO_START_EMULATOR"
-	// CodeFeatureRequiresHVM comes with: details.
-	CodeFeatureRequiresHVM = "FEATURE_REQUIRES_HVM"
-	CodeFeatureRestricted  = "FEATURE_RESTRICTED"
-	// CodeFieldTypeError comes with: field.
-	CodeFieldTypeError = "FIELD_TYPE_ERROR"
-	// CodeGetHostUpdatesFailed comes with: ref.
-	CodeGetHostUpdatesFailed = "GET_HOST_UPDATES_FAILED"
-	CodeGetUpdatesFailed     = "GET_UPDATES_FAILED"
-	CodeGetUpdatesInProgress = "GET_UPDATES_IN_PROGRESS"
-	// CodeGPUGroupContainsNoPgpus comes with: gpu_group.
-	CodeGPUGroupContainsNoPgpus = "GPU_GROUP_CONTAINS_NO_PGPUS"
-	// CodeGPUGroupContainsPGPU comes with: pgpus.
-	CodeGPUGroupContainsPGPU = "GPU_GROUP_CONTAINS_PGPU"
-	// CodeGPUGroupContainsVGPU comes with: vgpus.
-	CodeGPUGroupContainsVGPU = "GPU_GROUP_CONTAINS_VGPU"
-	// CodeHAAbortNewMaster comes with: reason.
-	CodeHAAbortNewMaster                    = "HA_ABORT_NEW_MASTER"
-	CodeHACannotChangeBondStatusOfMgmtIface = "HA_CANNOT_CHANGE_BOND_STATUS_OF_MGMT_IFACE"
-	// CodeHAConstraintViolationNetworkNotShared comes with: network.
-	CodeHAConstraintViolationNetworkNotShared = "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED"
-	// CodeHAConstraintViolationSRNotShared comes with: SR.
-	CodeHAConstraintViolationSRNotShared = "HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED"
-	CodeHADisableInProgress              = "HA_DISABLE_IN_PROGRESS"
-	CodeHAEnableInProgress               = "HA_ENABLE_IN_PROGRESS"
-	CodeHAFailedToFormLiveset            = "HA_FAILED_TO_FORM_LIVESET"
-	CodeHAHeartbeatDaemonStartupFailed   = "HA_HEARTBEAT_DAEMON_STARTUP_FAILED"
-	CodeHAHostCannotAccessStatefile      = "HA_HOST_CANNOT_ACCESS_STATEFILE"
-	// CodeHAHostCannotSeePeers comes with: host, all, subset.
-	CodeHAHostCannotSeePeers = "HA_HOST_CANNOT_SEE_PEERS"
-	// CodeHAHostIsArmed comes with: host.
-	CodeHAHostIsArmed   = "HA_HOST_IS_ARMED"
-	CodeHAIsEnabled     = "HA_IS_ENABLED"
-	CodeHALostStatefile = "HA_LOST_STATEFILE"
-	CodeHANoPlan        = "HA_NO_PLAN"
-	CodeHANotEnabled    = "HA_NOT_ENABLED"
-	// CodeHANotInstalled comes with: host.
-	CodeHANotInstalled                    = "HA_NOT_INSTALLED"
-	CodeHAOperationWouldBreakFailoverPlan = "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"
-	CodeHAPoolIsEnabledButHostIsDisabled  = "HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED"
-	// CodeHAShouldBeFenced comes with: host.
-	CodeHAShouldBeFenced = "HA_SHOULD_BE_FENCED"
-	CodeHATooFewHosts    = "HA_TOO_FEW_HOSTS"
-	// CodeHandleInvalid comes with: class, handle.
-	CodeHandleInvalid = "HANDLE_INVALID"
-	CodeHostBroken    = "HOST_BROKEN"
-	// CodeHostCannotAttachNetwork comes with: host, network.
-	CodeHostCannotAttachNetwork = "HOST_CANNOT_ATTACH_NETWORK"
-	// CodeHostCannotDestroySelf comes with: host.
-	CodeHostCannotDestroySelf = "HOST_CANNOT_DESTROY_SELF"
-	CodeHostCannotReadMetrics = "HOST_CANNOT_READ_METRICS"
-	CodeHostCDDriveEmpty      = "HOST_CD_DRIVE_EMPTY"
-	// CodeHostDisabled comes with: host.
-	CodeHostDisabled = "HOST_DISABLED"
-	// CodeHostDisabledIndefinitely comes with: host.
-	CodeHostDisabledIndefinitely = "HOST_DISABLED_INDEFINITELY"
-	// CodeHostDisabledUntilReboot comes with: host.
-	CodeHostDisabledUntilReboot = "HOST_DISABLED_UNTIL_REBOOT"
-	// CodeHostDriverNoHardware comes with: driver variant.
-	CodeHostDriverNoHardware = "HOST_DRIVER_NO_HARDWARE"
-	// CodeHostEvacuateInProgress comes with: host.
-	CodeHostEvacuateInProgress = "HOST_EVACUATE_IN_PROGRESS"
-	// CodeHostEvacuateVMNotHAProtected comes with: vm.
-	CodeHostEvacuateVMNotHAProtected = "HOST_EVACUATE_VM_NOT_HA_PROTECTED"
-	// CodeHostEvacuationIsRequired comes with: host.
-	CodeHostEvacuationIsRequired = "HOST_EVACUATION_IS_REQUIRED"
-	CodeHostHasNoManagementIP    = "HOST_HAS_NO_MANAGEMENT_IP"
-	// CodeHostHasResidentVMs comes with: host.
-	CodeHostHasResidentVMs  = "HOST_HAS_RESIDENT_VMS"
-	CodeHostInEmergencyMode = "HOST_IN_EMERGENCY_MODE"
-	// CodeHostInUse comes with: host, type, ref.
-	CodeHostInUse = "HOST_IN_USE"
-	// CodeHostIsLive comes with: host.
-	CodeHostIsLive = "HOST_IS_LIVE"
-	// CodeHostIsSlave comes with: Master IP address.
-	CodeHostIsSlave     = "HOST_IS_SLAVE"
-	CodeHostItsOwnSlave = "HOST_ITS_OWN_SLAVE"
-	// CodeHostMasterCannotTalkBack comes with: ip.
-	CodeHostMasterCannotTalkBack = "HOST_MASTER_CANNOT_TALK_BACK"
-	// CodeHostNameInvalid comes with: reason.
-	CodeHostNameInvalid = "HOST_NAME_INVALID"
-	CodeHostNotDisabled = "HOST_NOT_DISABLED"
-	// CodeHostNotEnoughFreeMemory comes with: needed, available.
-	CodeHostNotEnoughFreeMemory = "HOST_NOT_ENOUGH_FREE_MEMORY"
-	// CodeHostNotEnoughPcpus comes with: vcpus, pcpus.
-	CodeHostNotEnoughPcpus = "HOST_NOT_ENOUGH_PCPUS"
-	CodeHostNotLive        = "HOST_NOT_LIVE"
-	// CodeHostOffline comes with: host.
-	CodeHostOffline = "HOST_OFFLINE"
-	// CodeHostPendingMandatoryGuidanceNotEmpty comes with: host.
-	CodeHostPendingMandatoryGuidanceNotEmpty = "HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY"
-	CodeHostPowerOnModeDisabled              = "HOST_POWER_ON_MODE_DISABLED"
-	CodeHostStillBooting                     = "HOST_STILL_BOOTING"
-	// CodeHostUnknownToMaster comes with: host.
-	CodeHostUnknownToMaster = "HOST_UNKNOWN_TO_MASTER"
-	// CodeHostXAPIVersionHigherThanCoordinator comes with: host_xapi_version.
-	CodeHostXAPIVersionHigherThanCoordinator = "HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR"
-	CodeHostsFailedToDisableCaching          = "HOSTS_FAILED_TO_DISABLE_CACHING"
-	CodeHostsFailedToEnableCaching           = "HOSTS_FAILED_TO_ENABLE_CACHING"
-	CodeHostsNotCompatible                   = "HOSTS_NOT_COMPATIBLE"
-	// CodeHostsNotHomogeneous comes with: reason.
-	CodeHostsNotHomogeneous = "HOSTS_NOT_HOMOGENEOUS"
-	CodeIllegalInFipsMode   = "ILLEGAL_IN_FIPS_MODE"
-	// CodeIllegalVBDDevice comes with: vbd, device.
-	CodeIllegalVBDDevice = "ILLEGAL_VBD_DEVICE"
-	// CodeImportError comes with: msg.
-	CodeImportError                      = "IMPORT_ERROR"
-	CodeImportErrorAttachedDisksNotFound = "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND"
-	CodeImportErrorCannotHandleChunked   = "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED"
-	// CodeImportErrorFailedToFindObject comes with: id.
-	CodeImportErrorFailedToFindObject  = "IMPORT_ERROR_FAILED_TO_FIND_OBJECT"
-	CodeImportErrorPrematureEof        = "IMPORT_ERROR_PREMATURE_EOF"
-	CodeImportErrorSomeChecksumsFailed = "IMPORT_ERROR_SOME_CHECKSUMS_FAILED"
-	// CodeImportErrorUnexpectedFile comes with: filename_expected, filename_found.
-	CodeImportErrorUnexpectedFile = "IMPORT_ERROR_UNEXPECTED_FILE"
-	CodeImportIncompatibleVersion = "IMPORT_INCOMPATIBLE_VERSION"
-	// CodeIncompatibleClusterStackActive comes with: cluster_stack.
-	CodeIncompatibleClusterStackActive = "INCOMPATIBLE_CLUSTER_STACK_ACTIVE"
-	CodeIncompatiblePIFProperties      = "INCOMPATIBLE_PIF_PROPERTIES"
-	// CodeIncompatibleStatefileSR comes with: SR type.
-	CodeIncompatibleStatefileSR = "INCOMPATIBLE_STATEFILE_SR"
-	// CodeInterfaceHasNoIP comes with: interface.
-	CodeInterfaceHasNoIP = "INTERFACE_HAS_NO_IP"
-	// CodeInternalError comes with: message.
-	CodeInternalError = "INTERNAL_ERROR"
-	// CodeInvalidBaseURL comes with: url.
-	CodeInvalidBaseURL = "INVALID_BASE_URL"
-	// CodeInvalidCidrAddressSpecified comes with: parameter.
-	CodeInvalidCidrAddressSpecified = "INVALID_CIDR_ADDRESS_SPECIFIED"
-	// CodeInvalidClusterStack comes with: cluster_stack.
-	CodeInvalidClusterStack = "INVALID_CLUSTER_STACK"
-	// CodeInvalidDevice comes with: device.
-	CodeInvalidDevice = "INVALID_DEVICE"
-	// CodeInvalidEdition comes with: edition.
-	CodeInvalidEdition = "INVALID_EDITION"
-	// CodeInvalidFeatureString comes with: details.
-	CodeInvalidFeatureString = "INVALID_FEATURE_STRING"
-	// CodeInvalidGpgkeyPath comes with: gpgkey_path.
-	CodeInvalidGpgkeyPath = "INVALID_GPGKEY_PATH"
-	// CodeInvalidIPAddressSpecified comes with: parameter.
-	CodeInvalidIPAddressSpecified = "INVALID_IP_ADDRESS_SPECIFIED"
-	// CodeInvalidNTPConfig comes with: reason.
-	CodeInvalidNTPConfig = "INVALID_NTP_CONFIG"
-	CodeInvalidPatch     = "INVALID_PATCH"
-	// CodeInvalidPatchWithLog comes with: log.
-	CodeInvalidPatchWithLog = "INVALID_PATCH_WITH_LOG"
-	CodeInvalidRepomdXML    = "INVALID_REPOMD_XML"
-	// CodeInvalidRepositoryDomainAllowlist comes with: domains.
-	CodeInvalidRepositoryDomainAllowlist = "INVALID_REPOSITORY_DOMAIN_ALLOWLIST"
-	CodeInvalidRepositoryProxyCredential = "INVALID_REPOSITORY_PROXY_CREDENTIAL"
-	// CodeInvalidRepositoryProxyURL comes with: url.
-	CodeInvalidRepositoryProxyURL = "INVALID_REPOSITORY_PROXY_URL"
-	// CodeInvalidUpdate comes with: info.
-	CodeInvalidUpdate = "INVALID_UPDATE"
-	// CodeInvalidUpdateSyncDay comes with: day.
-	CodeInvalidUpdateSyncDay = "INVALID_UPDATE_SYNC_DAY"
-	CodeInvalidUpdateinfoXML = "INVALID_UPDATEINFO_XML"
-	// CodeInvalidValue comes with: field, value.
-	CodeInvalidValue = "INVALID_VALUE"
-	// CodeIsTunnelAccessPIF comes with: PIF.
-	CodeIsTunnelAccessPIF                             = "IS_TUNNEL_ACCESS_PIF"
-	CodeJoiningHostCannotBeMasterOfOtherHosts         = "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS"
-	CodeJoiningHostCannotHaveVMsWithCurrentOperations = "JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS"
-	CodeJoiningHostConnectionFailed                   = "JOINING_HOST_CONNECTION_FAILED"
-	CodeJoiningHostServiceFailed                      = "JOINING_HOST_SERVICE_FAILED"
-	// CodeLicenceRestriction comes with: feature.
-	CodeLicenceRestriction                = "LICENCE_RESTRICTION"
-	CodeLicenseCannotDowngradeWhileInPool = "LICENSE_CANNOT_DOWNGRADE_WHILE_IN_POOL"
-	// CodeLicenseCheckoutError comes with: code, message.
-	CodeLicenseCheckoutError         = "LICENSE_CHECKOUT_ERROR"
-	CodeLicenseDoesNotSupportPooling = "LICENSE_DOES_NOT_SUPPORT_POOLING"
-	CodeLicenseDoesNotSupportXha     = "LICENSE_DOES_NOT_SUPPORT_XHA"
-	CodeLicenseExpired               = "LICENSE_EXPIRED"
-	CodeLicenseFileDeprecated        = "LICENSE_FILE_DEPRECATED"
-	CodeLicenseHostPoolMismatch      = "LICENSE_HOST_POOL_MISMATCH"
-	CodeLicenseProcessingError       = "LICENSE_PROCESSING_ERROR"
-	// CodeLocationNotUnique comes with: SR, location.
-	CodeLocationNotUnique = "LOCATION_NOT_UNIQUE"
-	// CodeMACDoesNotExist comes with: MAC.
-	CodeMACDoesNotExist = "MAC_DOES_NOT_EXIST"
-	// CodeMACInvalid comes with: MAC.
-	CodeMACInvalid = "MAC_INVALID"
-	// CodeMACStillExists comes with: MAC.
-	CodeMACStillExists = "MAC_STILL_EXISTS"
-	// CodeMapDuplicateKey comes with: type, param_name, uuid, key.
-	CodeMapDuplicateKey = "MAP_DUPLICATE_KEY"
-	// CodeMemoryConstraintViolation comes with: constraint.
-	CodeMemoryConstraintViolation = "MEMORY_CONSTRAINT_VIOLATION"
-	// CodeMemoryConstraintViolationMaxpin comes with: reason.
-	CodeMemoryConstraintViolationMaxpin = "MEMORY_CONSTRAINT_VIOLATION_MAXPIN"
-	CodeMemoryConstraintViolationOrder  = "MEMORY_CONSTRAINT_VIOLATION_ORDER"
-	CodeMessageDeprecated               = "MESSAGE_DEPRECATED"
-	// CodeMessageMethodUnknown comes with: method.
-	CodeMessageMethodUnknown = "MESSAGE_METHOD_UNKNOWN"
-	// CodeMessageParameterCountMismatch comes with: method, expected, received.
-	CodeMessageParameterCountMismatch = "MESSAGE_PARAMETER_COUNT_MISMATCH"
-	CodeMessageRemoved                = "MESSAGE_REMOVED"
-	// CodeMirrorFailed comes with: vdi.
-	CodeMirrorFailed                      = "MIRROR_FAILED"
-	CodeMissingConnectionDetails          = "MISSING_CONNECTION_DETAILS"
-	CodeMultipleUpdateRepositoriesEnabled = "MULTIPLE_UPDATE_REPOSITORIES_ENABLED"
-	// CodeNetworkAlreadyConnected comes with: network, connected PIF.
-	CodeNetworkAlreadyConnected = "NETWORK_ALREADY_CONNECTED"
-	// CodeNetworkContainsPIF comes with: pifs.
-	CodeNetworkContainsPIF = "NETWORK_CONTAINS_PIF"
-	// CodeNetworkContainsVIF comes with: vifs.
-	CodeNetworkContainsVIF = "NETWORK_CONTAINS_VIF"
-	// CodeNetworkHasIncompatibleSRIOVPIFs comes with: PIF, network.
-	CodeNetworkHasIncompatibleSRIOVPIFs = "NETWORK_HAS_INCOMPATIBLE_SRIOV_PIFS"
-	// CodeNetworkHasIncompatibleVLANOnSRIOVPIFs comes with: PIF, network.
-	CodeNetworkHasIncompatibleVLANOnSRIOVPIFs = "NETWORK_HAS_INCOMPATIBLE_VLAN_ON_SRIOV_PIFS"
-	// CodeNetworkIncompatiblePurposes comes with: new_purpose, conflicting_purpose.
-	CodeNetworkIncompatiblePurposes = "NETWORK_INCOMPATIBLE_PURPOSES"
-	// CodeNetworkIncompatibleWithBond comes with: network.
-	CodeNetworkIncompatibleWithBond = "NETWORK_INCOMPATIBLE_WITH_BOND"
-	// CodeNetworkIncompatibleWithSRIOV comes with: network.
-	CodeNetworkIncompatibleWithSRIOV = "NETWORK_INCOMPATIBLE_WITH_SRIOV"
-	// CodeNetworkIncompatibleWithTrunks comes with: network.
-	CodeNetworkIncompatibleWithTrunks = "NETWORK_INCOMPATIBLE_WITH_TRUNKS"
-	// CodeNetworkIncompatibleWithTunnel comes with: network.
-	CodeNetworkIncompatibleWithTunnel = "NETWORK_INCOMPATIBLE_WITH_TUNNEL"
-	// CodeNetworkIncompatibleWithVLANOnBridge comes with: network.
-	CodeNetworkIncompatibleWithVLANOnBridge = "NETWORK_INCOMPATIBLE_WITH_VLAN_ON_BRIDGE"
-	// CodeNetworkIncompatibleWithVLANOnSRIOV comes with: network.
-	CodeNetworkIncompatibleWithVLANOnSRIOV = "NETWORK_INCOMPATIBLE_WITH_VLAN_ON_SRIOV"
-	// CodeNetworkSRIOVAlreadyEnabled comes with: PIF.
-	CodeNetworkSRIOVAlreadyEnabled = "NETWORK_SRIOV_ALREADY_ENABLED"
-	// CodeNetworkSRIOVDisableFailed comes with: PIF, msg.
-	CodeNetworkSRIOVDisableFailed = "NETWORK_SRIOV_DISABLE_FAILED"
-	// CodeNetworkSRIOVEnableFailed comes with: PIF, msg.
-	CodeNetworkSRIOVEnableFailed = "NETWORK_SRIOV_ENABLE_FAILED"
-	// CodeNetworkSRIOVInsufficientCapacity comes with: network.
-	CodeNetworkSRIOVInsufficientCapacity = "NETWORK_SRIOV_INSUFFICIENT_CAPACITY"
-	// CodeNetworkUnmanaged comes with: network.
-	CodeNetworkUnmanaged = "NETWORK_UNMANAGED"
-	// CodeNoClusterHostsReachable comes with: cluster.
-	CodeNoClusterHostsReachable = "NO_CLUSTER_HOSTS_REACHABLE"
-	// CodeNoCompatibleClusterHost comes with: host.
-	CodeNoCompatibleClusterHost  = "NO_COMPATIBLE_CLUSTER_HOST"
-	CodeNoHostsAvailable         = "NO_HOSTS_AVAILABLE"
-	CodeNoLocalStorage           = "NO_LOCAL_STORAGE"
-	CodeNoMoreRedoLogsAllowed    = "NO_MORE_REDO_LOGS_ALLOWED"
-	CodeNoRepositoriesConfigured = "NO_REPOSITORIES_CONFIGURED"
-	CodeNoRepositoryEnabled      = "NO_REPOSITORY_ENABLED"
-	// CodeNotAllowedOnOemEdition comes with: command.
-	CodeNotAllowedOnOemEdition = "NOT_ALLOWED_ON_OEM_EDITION"
-	// CodeNotAllowedWhenNTPIsEnabled comes with: host.
-	CodeNotAllowedWhenNTPIsEnabled = "NOT_ALLOWED_WHEN_NTP_IS_ENABLED"
-	// CodeNotImplemented comes with: function.
-	CodeNotImplemented            = "NOT_IMPLEMENTED"
-	CodeNotInEmergencyMode        = "NOT_IN_EMERGENCY_MODE"
-	CodeNotSupportedDuringUpgrade = "NOT_SUPPORTED_DURING_UPGRADE"
-	// CodeNotSystemDomain comes with: vm.
-	CodeNotSystemDomain = "NOT_SYSTEM_DOMAIN"
-	// CodeNotTrustedCertificate comes with: ref.
-	CodeNotTrustedCertificate = "NOT_TRUSTED_CERTIFICATE"
-	// CodeNvidiaSRIOVMisconfigured comes with: host, device_name.
-	CodeNvidiaSRIOVMisconfigured = "NVIDIA_SRIOV_MISCONFIGURED"
-	// CodeNvidiaToolsError comes with: host.
-	CodeNvidiaToolsError     = "NVIDIA_TOOLS_ERROR"
-	CodeObjectNolongerExists = "OBJECT_NOLONGER_EXISTS"
-	// CodeOnlyAllowedOnOemEdition comes with: command.
-	CodeOnlyAllowedOnOemEdition = "ONLY_ALLOWED_ON_OEM_EDITION"
-	CodeOpenvswitchNotActive    = "OPENVSWITCH_NOT_ACTIVE"
-	// CodeOperationBlocked comes with: ref, code.
-	CodeOperationBlocked = "OPERATION_BLOCKED"
-	// CodeOperationNotAllowed comes with: reason.
-	CodeOperationNotAllowed = "OPERATION_NOT_ALLOWED"
-	// CodeOperationPartiallyFailed comes with: operation.
-	CodeOperationPartiallyFailed = "OPERATION_PARTIALLY_FAILED"
-	// CodeOtherOperationInProgress comes with: class, object, operation_type, operation_ref.
-	CodeOtherOperationInProgress = "OTHER_OPERATION_IN_PROGRESS"
-	// CodeOutOfSpace comes with: location.
-	CodeOutOfSpace = "OUT_OF_SPACE"
-	// CodePatchAlreadyApplied comes with: patch.
-	CodePatchAlreadyApplied = "PATCH_ALREADY_APPLIED"
-	// CodePatchAlreadyExists comes with: uuid.
-	CodePatchAlreadyExists = "PATCH_ALREADY_EXISTS"
-	// CodePatchApplyFailed comes with: output.
-	CodePatchApplyFailed = "PATCH_APPLY_FAILED"
-	// CodePatchApplyFailedBackupFilesExist comes with: output.
-	CodePatchApplyFailedBackupFilesExist = "PATCH_APPLY_FAILED_BACKUP_FILES_EXIST"
-	CodePatchIsApplied                   = "PATCH_IS_APPLIED"
-	// CodePatchPrecheckFailedIsoMounted comes with: patch.
-	CodePatchPrecheckFailedIsoMounted = "PATCH_PRECHECK_FAILED_ISO_MOUNTED"
-	// CodePatchPrecheckFailedOutOfSpace comes with: patch, found_space, required_required.
-	CodePatchPrecheckFailedOutOfSpace = "PATCH_PRECHECK_FAILED_OUT_OF_SPACE"
-	// CodePatchPrecheckFailedPrerequisiteMissing comes with: patch, prerequisite_patch_uuid_list.
-	CodePatchPrecheckFailedPrerequisiteMissing = "PATCH_PRECHECK_FAILED_PREREQUISITE_MISSING"
-	// CodePatchPrecheckFailedUnknownError comes with: patch, info.
-	CodePatchPrecheckFailedUnknownError = "PATCH_PRECHECK_FAILED_UNKNOWN_ERROR"
-	// CodePatchPrecheckFailedVMRunning comes with: patch.
-	CodePatchPrecheckFailedVMRunning = "PATCH_PRECHECK_FAILED_VM_RUNNING"
-	// CodePatchPrecheckFailedWrongServerBuild comes with: patch, found_build, required_build.
-	CodePatchPrecheckFailedWrongServerBuild = "PATCH_PRECHECK_FAILED_WRONG_SERVER_BUILD"
-	// CodePatchPrecheckFailedWrongServerVersion comes with: patch, found_version, required_version.
-	CodePatchPrecheckFailedWrongServerVersion = "PATCH_PRECHECK_FAILED_WRONG_SERVER_VERSION"
-	// CodePBDExists comes with: sr, host, pbd.
-	CodePBDExists = "PBD_EXISTS"
-	// CodePermissionDenied comes with: message.
-	CodePermissionDenied = "PERMISSION_DENIED"
-	// CodePGPUInUseByVM comes with: VMs.
-	CodePGPUInUseByVM = "PGPU_IN_USE_BY_VM"
-	// CodePGPUInsufficientCapacityForVGPU comes with: pgpu, vgpu_type.
-	CodePGPUInsufficientCapacityForVGPU = "PGPU_INSUFFICIENT_CAPACITY_FOR_VGPU"
-	// CodePGPUNotCompatibleWithGPUGroup comes with: type, group_types.
-	CodePGPUNotCompatibleWithGPUGroup = "PGPU_NOT_COMPATIBLE_WITH_GPU_GROUP"
-	// CodePIFAllowsUnplug comes with: PIF.
-	CodePIFAllowsUnplug = "PIF_ALLOWS_UNPLUG"
-	// CodePIFAlreadyBonded comes with: PIF.
-	CodePIFAlreadyBonded        = "PIF_ALREADY_BONDED"
-	CodePIFBondMoreThanOneIP    = "PIF_BOND_MORE_THAN_ONE_IP"
-	CodePIFBondNeedsMoreMembers = "PIF_BOND_NEEDS_MORE_MEMBERS"
-	CodePIFCannotBondCrossHost  = "PIF_CANNOT_BOND_CROSS_HOST"
-	// CodePIFConfigurationError comes with: PIF, msg.
-	CodePIFConfigurationError = "PIF_CONFIGURATION_ERROR"
-	CodePIFDeviceNotFound     = "PIF_DEVICE_NOT_FOUND"
-	// CodePIFDoesNotAllowUnplug comes with: PIF.
-	CodePIFDoesNotAllowUnplug = "PIF_DOES_NOT_ALLOW_UNPLUG"
-	// CodePIFHasFcoeSRInUse comes with: PIF, SR.
-	CodePIFHasFcoeSRInUse = "PIF_HAS_FCOE_SR_IN_USE"
-	// CodePIFHasNoNetworkConfiguration comes with: PIF.
-	CodePIFHasNoNetworkConfiguration = "PIF_HAS_NO_NETWORK_CONFIGURATION"
-	// CodePIFHasNoV6NetworkConfiguration comes with: PIF.
-	CodePIFHasNoV6NetworkConfiguration = "PIF_HAS_NO_V6_NETWORK_CONFIGURATION"
-	// CodePIFIncompatiblePrimaryAddressType comes with: PIF.
-	CodePIFIncompatiblePrimaryAddressType = "PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE"
-	// CodePIFIsManagementInterface comes with: PIF.
-	CodePIFIsManagementInterface = "PIF_IS_MANAGEMENT_INTERFACE"
-	// CodePIFIsNotPhysical comes with: PIF.
-	CodePIFIsNotPhysical = "PIF_IS_NOT_PHYSICAL"
-	// CodePIFIsNotSRIOVCapable comes with: PIF.
-	CodePIFIsNotSRIOVCapable = "PIF_IS_NOT_SRIOV_CAPABLE"
-	// CodePIFIsPhysical comes with: PIF.
-	CodePIFIsPhysical = "PIF_IS_PHYSICAL"
-	// CodePIFIsSRIOVLogical comes with: PIF.
-	CodePIFIsSRIOVLogical = "PIF_IS_SRIOV_LOGICAL"
-	// CodePIFIsVLAN comes with: PIF.
-	CodePIFIsVLAN = "PIF_IS_VLAN"
-	// CodePIFNotAttachedToHost comes with: pif, host.
-	CodePIFNotAttachedToHost = "PIF_NOT_ATTACHED_TO_HOST"
-	// CodePIFNotPresent comes with: host, network.
-	CodePIFNotPresent = "PIF_NOT_PRESENT"
-	// CodePIFSRIOVStillExists comes with: PIF.
-	CodePIFSRIOVStillExists = "PIF_SRIOV_STILL_EXISTS"
-	// CodePIFTunnelStillExists comes with: PIF.
-	CodePIFTunnelStillExists = "PIF_TUNNEL_STILL_EXISTS"
-	// CodePIFUnmanaged comes with: PIF.
-	CodePIFUnmanaged = "PIF_UNMANAGED"
-	// CodePIFVLANExists comes with: PIF.
-	CodePIFVLANExists = "PIF_VLAN_EXISTS"
-	// CodePIFVLANStillExists comes with: PIF.
-	CodePIFVLANStillExists = "PIF_VLAN_STILL_EXISTS"
-	CodePool               = "POOL_"
-	// CodePoolAuthAlreadyEnabled comes with: host.
-	CodePoolAuthAlreadyEnabled                = "POOL_AUTH_ALREADY_ENABLED"
-	CodePoolJoiningExternalAuthMismatch       = "POOL_JOINING_EXTERNAL_AUTH_MISMATCH"
-	CodePoolJoiningHostCACertificatesConflict = "POOL_JOINING_HOST_CA_CERTIFICATES_CONFLICT"
-	CodePoolJoiningHostHasBonds               = "POOL_JOINING_HOST_HAS_BONDS"
-	CodePoolJoiningHostHasNetworkSriovs       = "POOL_JOINING_HOST_HAS_NETWORK_SRIOVS"
-	CodePoolJoiningHostHasNonManagementVlans  = "POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS"
-	CodePoolJoiningHostHasTunnels             = "POOL_JOINING_HOST_HAS_TUNNELS"
-	// CodePoolJoiningHostManagementVLANDoesNotMatch comes with: local, remote.
-	CodePoolJoiningHostManagementVLANDoesNotMatch    = "POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH"
-	CodePoolJoiningHostMustHavePhysicalManagementNic = "POOL_JOINING_HOST_MUST_HAVE_PHYSICAL_MANAGEMENT_NIC"
-	// CodePoolJoiningHostMustHaveSameAPIVersion comes with: host_api_version, master_api_version.
-	CodePoolJoiningHostMustHaveSameAPIVersion = "POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION"
-	// CodePoolJoiningHostMustHaveSameDbSchema comes with: host_db_schema, master_db_schema.
-	CodePoolJoiningHostMustHaveSameDbSchema       = "POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA"
-	CodePoolJoiningHostMustHaveSameProductVersion = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
-	CodePoolJoiningHostMustOnlyHavePhysicalPIFs   = "POOL_JOINING_HOST_MUST_ONLY_HAVE_PHYSICAL_PIFS"
-	CodePoolJoiningHostTLSVerificationMismatch    = "POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH"
-	// CodePoolJoiningHostTrustedCertificatesConflict comes with: ref_in_pool, ref_on_host.
-	CodePoolJoiningHostTrustedCertificatesConflict = "POOL_JOINING_HOST_TRUSTED_CERTIFICATES_CONFLICT"
-	// CodePoolJoiningMasterCertificateNotInPoolBundle comes with: master_uuid.
-	CodePoolJoiningMasterCertificateNotInPoolBundle = "POOL_JOINING_MASTER_CERTIFICATE_NOT_IN_POOL_BUNDLE"
-	// CodePoolJoiningPoolBundleEmptyAfterImport comes with: bundle_path.
-	CodePoolJoiningPoolBundleEmptyAfterImport = "POOL_JOINING_POOL_BUNDLE_EMPTY_AFTER_IMPORT"
-	// CodePoolJoiningPoolCannotEnableClusteringOnVLANNetwork comes with: vlan.
-	CodePoolJoiningPoolCannotEnableClusteringOnVLANNetwork = "POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK"
-	// CodePoolJoiningSMFeaturesIncompatible comes with: pool_sm_ref, candidate_sm_ref.
-	CodePoolJoiningSMFeaturesIncompatible = "POOL_JOINING_SM_FEATURES_INCOMPATIBLE"
-	CodePoolSecretRotationPending         = "POOL_SECRET_ROTATION_PENDING"
-	CodeProvisionFailedOutOfSpace         = "PROVISION_FAILED_OUT_OF_SPACE"
-	CodeProvisionOnlyAllowedOnTemplate    = "PROVISION_ONLY_ALLOWED_ON_TEMPLATE"
-	// CodePUSBVDIConflict comes with: PUSB, VDI.
-	CodePUSBVDIConflict = "PUSB_VDI_CONFLICT"
-	// CodePVSCacheStorageAlreadyPresent comes with: site, host.
-	CodePVSCacheStorageAlreadyPresent = "PVS_CACHE_STORAGE_ALREADY_PRESENT"
-	// CodePVSCacheStorageIsInUse comes with: PVS_cache_storage.
-	CodePVSCacheStorageIsInUse = "PVS_CACHE_STORAGE_IS_IN_USE"
-	// CodePVSProxyAlreadyPresent comes with: proxies.
-	CodePVSProxyAlreadyPresent = "PVS_PROXY_ALREADY_PRESENT"
-	// CodePVSProxyPresentOnHigherVIFDevice comes with: device.
-	CodePVSProxyPresentOnHigherVIFDevice = "PVS_PROXY_PRESENT_ON_HIGHER_VIF_DEVICE"
-	// CodePVSServerAddressInUse comes with: address.
-	CodePVSServerAddressInUse = "PVS_SERVER_ADDRESS_IN_USE"
-	// CodePVSSiteContainsRunningProxies comes with: proxies.
-	CodePVSSiteContainsRunningProxies = "PVS_SITE_CONTAINS_RUNNING_PROXIES"
-	// CodePVSSiteContainsServers comes with: servers.
-	CodePVSSiteContainsServers  = "PVS_SITE_CONTAINS_SERVERS"
-	CodePVSVIFMustBeFirstDevice = "PVS_VIF_MUST_BE_FIRST_DEVICE"
-	// CodeRBACPermissionDenied comes with: permission, message.
-	CodeRBACPermissionDenied         = "RBAC_PERMISSION_DENIED"
-	CodeRedoLogIsEnabled             = "REDO_LOG_IS_ENABLED"
-	CodeRepoShouldBeSingleOneEnabled = "REPO_SHOULD_BE_SINGLE_ONE_ENABLED"
-	// CodeRepositoryAlreadyExists comes with: ref.
-	CodeRepositoryAlreadyExists = "REPOSITORY_ALREADY_EXISTS"
-	CodeRepositoryCleanupFailed = "REPOSITORY_CLEANUP_FAILED"
-	CodeRepositoryIsInUse       = "REPOSITORY_IS_IN_USE"
-	CodeReposyncFailed          = "REPOSYNC_FAILED"
-	// CodeRequiredPIFIsUnplugged comes with: PIF.
-	CodeRequiredPIFIsUnplugged     = "REQUIRED_PIF_IS_UNPLUGGED"
-	CodeRestoreIncompatibleVersion = "RESTORE_INCOMPATIBLE_VERSION"
-	// CodeRestoreScriptFailed comes with: log.
-	CodeRestoreScriptFailed            = "RESTORE_SCRIPT_FAILED"
-	CodeRestoreTargetMgmtIfNotInBackup = "RESTORE_TARGET_MGMT_IF_NOT_IN_BACKUP"
-	// CodeRestoreTargetMissingDevice comes with: device.
-	CodeRestoreTargetMissingDevice    = "RESTORE_TARGET_MISSING_DEVICE"
-	CodeRevertOnlyAllowedOnSnapshot   = "REVERT_ONLY_ALLOWED_ON_SNAPSHOT"
-	CodeRoleAlreadyExists             = "ROLE_ALREADY_EXISTS"
-	CodeRoleNotFound                  = "ROLE_NOT_FOUND"
-	CodeServerCertificateChainInvalid = "SERVER_CERTIFICATE_CHAIN_INVALID"
-	// CodeServerCertificateExpired comes with: now, not_after.
-	CodeServerCertificateExpired = "SERVER_CERTIFICATE_EXPIRED"
-	CodeServerCertificateInvalid = "SERVER_CERTIFICATE_INVALID"
-	// CodeServerCertificateKeyAlgorithmNotSupported comes with: algorithm_oid.
-	CodeServerCertificateKeyAlgorithmNotSupported = "SERVER_CERTIFICATE_KEY_ALGORITHM_NOT_SUPPORTED"
-	CodeServerCertificateKeyInvalid               = "SERVER_CERTIFICATE_KEY_INVALID"
-	CodeServerCertificateKeyMismatch              = "SERVER_CERTIFICATE_KEY_MISMATCH"
-	// CodeServerCertificateKeyRsaLengthNotSupported comes with: length.
-	CodeServerCertificateKeyRsaLengthNotSupported = "SERVER_CERTIFICATE_KEY_RSA_LENGTH_NOT_SUPPORTED"
-	CodeServerCertificateKeyRsaMultiNotSupported  = "SERVER_CERTIFICATE_KEY_RSA_MULTI_NOT_SUPPORTED"
-	// CodeServerCertificateNotValidYet comes with: now, not_before.
-	CodeServerCertificateNotValidYet           = "SERVER_CERTIFICATE_NOT_VALID_YET"
-	CodeServerCertificateSignatureNotSupported = "SERVER_CERTIFICATE_SIGNATURE_NOT_SUPPORTED"
-	CodeSessionAuthenticationFailed            = "SESSION_AUTHENTICATION_FAILED"
-	// CodeSessionAuthorizationFailed comes with: username, msg.
-	CodeSessionAuthorizationFailed = "SESSION_AUTHORIZATION_FAILED"
-	// CodeSessionInvalid comes with: handle.
-	CodeSessionInvalid = "SESSION_INVALID"
-	// CodeSessionNotRegistered comes with: handle.
-	CodeSessionNotRegistered = "SESSION_NOT_REGISTERED"
-	// CodeSetConsoleTimeoutPartiallyFailed comes with: hosts.
-	CodeSetConsoleTimeoutPartiallyFailed = "SET_CONSOLE_TIMEOUT_PARTIALLY_FAILED"
-	// CodeSetSSHAutoModePartiallyFailed comes with: hosts.
-	CodeSetSSHAutoModePartiallyFailed = "SET_SSH_AUTO_MODE_PARTIALLY_FAILED"
-	// CodeSetSSHTimeoutPartiallyFailed comes with: hosts.
-	CodeSetSSHTimeoutPartiallyFailed     = "SET_SSH_TIMEOUT_PARTIALLY_FAILED"
-	CodeSlaveRequiresManagementInterface = "SLAVE_REQUIRES_MANAGEMENT_INTERFACE"
-	// CodeSMPluginCommunicationFailure comes with: sm.
-	CodeSMPluginCommunicationFailure = "SM_PLUGIN_COMMUNICATION_FAILURE"
-	// CodeSRAttachFailed comes with: sr.
-	CodeSRAttachFailed = "SR_ATTACH_FAILED"
-	CodeSRAttached     = "SR_ATTACHED"
-	// CodeSRBackendFailure comes with: status, stdout, stderr.
-	CodeSRBackendFailure = "SR_BACKEND_FAILURE"
-	CodeSRDeviceInUse    = "SR_DEVICE_IN_USE"
-	// CodeSRDoesNotSupportMigration comes with: sr, capabilities.
-	CodeSRDoesNotSupportMigration = "SR_DOES_NOT_SUPPORT_MIGRATION"
-	// CodeSRFull comes with: requested, maximum.
-	CodeSRFull = "SR_FULL"
-	// CodeSRHasMultiplePBDs comes with: PBD.
-	CodeSRHasMultiplePBDs = "SR_HAS_MULTIPLE_PBDS"
-	// CodeSRHasNoPBDs comes with: sr.
-	CodeSRHasNoPBDs = "SR_HAS_NO_PBDS"
-	// CodeSRHasPBD comes with: sr.
-	CodeSRHasPBD = "SR_HAS_PBD"
-	// CodeSRIndestructible comes with: sr.
-	CodeSRIndestructible = "SR_INDESTRUCTIBLE"
-	// CodeSRIsCacheSR comes with: host.
-	CodeSRIsCacheSR = "SR_IS_CACHE_SR"
-	// CodeSRNotAttached comes with: sr.
-	CodeSRNotAttached = "SR_NOT_ATTACHED"
-	CodeSRNotEmpty    = "SR_NOT_EMPTY"
-	// CodeSRNotSharable comes with: sr, host.
-	CodeSRNotSharable = "SR_NOT_SHARABLE"
-	CodeSRNotShared   = "SR_NOT_SHARED"
-	// CodeSROperationNotSupported comes with: sr.
-	CodeSROperationNotSupported = "SR_OPERATION_NOT_SUPPORTED"
-	// CodeSRRequiresUpgrade comes with: SR.
-	CodeSRRequiresUpgrade = "SR_REQUIRES_UPGRADE"
-	// CodeSRSourceSpaceInsufficient comes with: sr.
-	CodeSRSourceSpaceInsufficient = "SR_SOURCE_SPACE_INSUFFICIENT"
-	// CodeSRSuspendSpaceInsufficient comes with: sr.
-	CodeSRSuspendSpaceInsufficient = "SR_SUSPEND_SPACE_INSUFFICIENT"
-	// CodeSRUnhealthy comes with: sr, health, fix.
-	CodeSRUnhealthy = "SR_UNHEALTHY"
-	// CodeSRUnknownDriver comes with: driver.
-	CodeSRUnknownDriver = "SR_UNKNOWN_DRIVER"
-	// CodeSRUUIDExists comes with: uuid.
-	CodeSRUUIDExists       = "SR_UUID_EXISTS"
-	CodeSRVDILockingFailed = "SR_VDI_LOCKING_FAILED"
-	// CodeSSLVerifyError comes with: reason.
-	CodeSSLVerifyError          = "SSL_VERIFY_ERROR"
-	CodeSubjectAlreadyExists    = "SUBJECT_ALREADY_EXISTS"
-	CodeSubjectCannotBeResolved = "SUBJECT_CANNOT_BE_RESOLVED"
-	// CodeSuspendImageNotAccessible comes with: vdi.
-	CodeSuspendImageNotAccessible           = "SUSPEND_IMAGE_NOT_ACCESSIBLE"
-	CodeSuspendVDIReplacementIsNotIdentical = "SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL"
-	CodeSyncBundleInProgress                = "SYNC_BUNDLE_IN_PROGRESS"
-	CodeSyncUpdatesInProgress               = "SYNC_UPDATES_IN_PROGRESS"
-	// CodeSysprep comes with: vm, message.
-	CodeSysprep                     = "SYSPREP"
-	CodeSystemStatusMustUseTarOnOem = "SYSTEM_STATUS_MUST_USE_TAR_ON_OEM"
-	// CodeSystemStatusRetrievalFailed comes with: reason.
-	CodeSystemStatusRetrievalFailed = "SYSTEM_STATUS_RETRIEVAL_FAILED"
-	// CodeTaskCancelled comes with: task.
-	CodeTaskCancelled = "TASK_CANCELLED"
-	// CodeTelemetryNextCollectionTooLate comes with: timestamp.
-	CodeTelemetryNextCollectionTooLate = "TELEMETRY_NEXT_COLLECTION_TOO_LATE"
-	// CodeTLSConnectionFailed comes with: address, port.
-	CodeTLSConnectionFailed             = "TLS_CONNECTION_FAILED"
-	CodeTLSVerificationEnableInProgress = "TLS_VERIFICATION_ENABLE_IN_PROGRESS"
-	CodeTLSVerificationNotEnabledInPool = "TLS_VERIFICATION_NOT_ENABLED_IN_POOL"
-	CodeTooBusy                         = "TOO_BUSY"
-	CodeTooManyGroups                   = "TOO_MANY_GROUPS"
-	CodeTooManyPendingTasks             = "TOO_MANY_PENDING_TASKS"
-	// CodeTooManyStorageMigrates comes with: number.
-	CodeTooManyStorageMigrates = "TOO_MANY_STORAGE_MIGRATES"
-	// CodeTooManyVusbs comes with: number.
-	CodeTooManyVusbs = "TOO_MANY_VUSBS"
-	// CodeTransportPIFNotConfigured comes with: PIF.
-	CodeTransportPIFNotConfigured = "TRANSPORT_PIF_NOT_CONFIGURED"
-	// CodeTrustedCertificateAlreadyExists comes with: fingerprint.
-	CodeTrustedCertificateAlreadyExists = "TRUSTED_CERTIFICATE_ALREADY_EXISTS"
-	// CodeTrustedCertificateExpired comes with: now, not_after.
-	CodeTrustedCertificateExpired = "TRUSTED_CERTIFICATE_EXPIRED"
-	CodeTrustedCertificateInvalid = "TRUSTED_CERTIFICATE_INVALID"
-	// CodeTrustedCertificateNotValidYet comes with: now, not_before.
-	CodeTrustedCertificateNotValidYet = "TRUSTED_CERTIFICATE_NOT_VALID_YET"
-	// CodeUnimplementedInSMBackend comes with: message.
-	CodeUnimplementedInSMBackend = "UNIMPLEMENTED_IN_SM_BACKEND"
-	// CodeUnknownBootloader comes with: vm, bootloader.
-	CodeUnknownBootloader = "UNKNOWN_BOOTLOADER"
-	// CodeUpdateAlreadyApplied comes with: update.
-	CodeUpdateAlreadyApplied = "UPDATE_ALREADY_APPLIED"
-	// CodeUpdateAlreadyAppliedInPool comes with: update.
-	CodeUpdateAlreadyAppliedInPool = "UPDATE_ALREADY_APPLIED_IN_POOL"
-	// CodeUpdateAlreadyExists comes with: uuid.
-	CodeUpdateAlreadyExists = "UPDATE_ALREADY_EXISTS"
-	// CodeUpdateApplyFailed comes with: output.
-	CodeUpdateApplyFailed = "UPDATE_APPLY_FAILED"
-	CodeUpdateIsApplied   = "UPDATE_IS_APPLIED"
-	// CodeUpdatePoolApplyFailed comes with: hosts.
-	CodeUpdatePoolApplyFailed = "UPDATE_POOL_APPLY_FAILED"
-	// CodeUpdatePrecheckFailedConflictPresent comes with: update, conflict_update.
-	CodeUpdatePrecheckFailedConflictPresent = "UPDATE_PRECHECK_FAILED_CONFLICT_PRESENT"
-	// CodeUpdatePrecheckFailedGpgkeyNotImported comes with: update.
-	CodeUpdatePrecheckFailedGpgkeyNotImported = "UPDATE_PRECHECK_FAILED_GPGKEY_NOT_IMPORTED"
-	// CodeUpdatePrecheckFailedOutOfSpace comes with: update, available_space, required_space .
-	CodeUpdatePrecheckFailedOutOfSpace = "UPDATE_PRECHECK_FAILED_OUT_OF_SPACE"
-	// CodeUpdatePrecheckFailedPrerequisiteMissing comes with: update, prerequisite_update.
-	CodeUpdatePrecheckFailedPrerequisiteMissing = "UPDATE_PRECHECK_FAILED_PREREQUISITE_MISSING"
-	// CodeUpdatePrecheckFailedUnknownError comes with: update, info.
-	CodeUpdatePrecheckFailedUnknownError = "UPDATE_PRECHECK_FAILED_UNKNOWN_ERROR"
-	// CodeUpdatePrecheckFailedWrongServerVersion comes with: update, installed_version, required_version .
-	CodeUpdatePrecheckFailedWrongServerVersion             = "UPDATE_PRECHECK_FAILED_WRONG_SERVER_VERSION"
-	CodeUpdateSyncingRemotePoolCoordinatorConnectionFailed = "UPDATE_SYNCING_REMOTE_POOL_COORDINATOR_CONNECTION_FAILED"
-	CodeUpdateSyncingRemotePoolCoordinatorServiceFailed    = "UPDATE_SYNCING_REMOTE_POOL_COORDINATOR_SERVICE_FAILED"
-	CodeUpdateinfoHashMismatch                             = "UPDATEINFO_HASH_MISMATCH"
-	// CodeUSBAlreadyAttached comes with: PUSB, VM.
-	CodeUSBAlreadyAttached = "USB_ALREADY_ATTACHED"
-	// CodeUSBGroupConflict comes with: USB_group.
-	CodeUSBGroupConflict = "USB_GROUP_CONFLICT"
-	// CodeUSBGroupContainsNoPusbs comes with: usb_group.
-	CodeUSBGroupContainsNoPusbs = "USB_GROUP_CONTAINS_NO_PUSBS"
-	// CodeUSBGroupContainsPUSB comes with: pusbs.
-	CodeUSBGroupContainsPUSB = "USB_GROUP_CONTAINS_PUSB"
-	// CodeUSBGroupContainsVUSB comes with: vusbs.
-	CodeUSBGroupContainsVUSB = "USB_GROUP_CONTAINS_VUSB"
-	// CodeUserIsNotLocalSuperuser comes with: msg.
-	CodeUserIsNotLocalSuperuser = "USER_IS_NOT_LOCAL_SUPERUSER"
-	// CodeUUIDInvalid comes with: type, uuid.
-	CodeUUIDInvalid = "UUID_INVALID"
-	CodeV6dFailure  = "V6D_FAILURE"
-	// CodeValueNotSupported comes with: field, value, reason.
-	CodeValueNotSupported    = "VALUE_NOT_SUPPORTED"
-	CodeVBDCdsMustBeReadonly = "VBD_CDS_MUST_BE_READONLY"
-	// CodeVBDIsEmpty comes with: vbd.
-	CodeVBDIsEmpty = "VBD_IS_EMPTY"
-	CodeVBDMissing = "VBD_MISSING"
-	// CodeVBDNotEmpty comes with: vbd.
-	CodeVBDNotEmpty = "VBD_NOT_EMPTY"
-	// CodeVBDNotRemovableMedia comes with: vbd.
-	CodeVBDNotRemovableMedia = "VBD_NOT_REMOVABLE_MEDIA"
-	// CodeVBDNotUnpluggable comes with: vbd.
-	CodeVBDNotUnpluggable = "VBD_NOT_UNPLUGGABLE"
-	// CodeVBDTrayLocked comes with: vbd.
-	CodeVBDTrayLocked = "VBD_TRAY_LOCKED"
-	// CodeVCPUMaxNotCoresPerSocketMultiple comes with: vcpu_max, cores_per_socket.
-	CodeVCPUMaxNotCoresPerSocketMultiple = "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE"
-	// CodeVDICBTEnabled comes with: vdi.
-	CodeVDICBTEnabled = "VDI_CBT_ENABLED"
-	// CodeVDIContainsMetadataOfThisPool comes with: vdi, pool.
-	CodeVDIContainsMetadataOfThisPool = "VDI_CONTAINS_METADATA_OF_THIS_POOL"
-	CodeVDIContentIDMissing           = "VDI_CONTENT_ID_MISSING"
-	CodeVDICopyFailed                 = "VDI_COPY_FAILED"
-	// CodeVDIHasRRDs comes with: vdi.
-	CodeVDIHasRRDs = "VDI_HAS_RRDS"
-	// CodeVDIInUse comes with: vdi, operation.
-	CodeVDIInUse = "VDI_IN_USE"
-	// CodeVDIIncompatibleType comes with: vdi, type.
-	CodeVDIIncompatibleType = "VDI_INCOMPATIBLE_TYPE"
-	CodeVDIIOError          = "VDI_IO_ERROR"
-	// CodeVDIIsAPhysicalDevice comes with: vdi.
-	CodeVDIIsAPhysicalDevice = "VDI_IS_A_PHYSICAL_DEVICE"
-	// CodeVDIIsEncrypted comes with: vdi.
-	CodeVDIIsEncrypted = "VDI_IS_ENCRYPTED"
-	// CodeVDIIsNotIso comes with: vdi, type.
-	CodeVDIIsNotIso   = "VDI_IS_NOT_ISO"
-	CodeVDIIsSharable = "VDI_IS_SHARABLE"
-	// CodeVDILocationMissing comes with: sr, location.
-	CodeVDILocationMissing = "VDI_LOCATION_MISSING"
-	// CodeVDIMissing comes with: sr, vdi.
-	CodeVDIMissing = "VDI_MISSING"
-	// CodeVDINeedsVMForMigrate comes with: vdi.
-	CodeVDINeedsVMForMigrate = "VDI_NEEDS_VM_FOR_MIGRATE"
-	// CodeVDINoCBTMetadata comes with: vdi.
-	CodeVDINoCBTMetadata = "VDI_NO_CBT_METADATA"
-	// CodeVDINotAvailable comes with: vdi.
-	CodeVDINotAvailable = "VDI_NOT_AVAILABLE"
-	// CodeVDINotInMap comes with: vdi.
-	CodeVDINotInMap = "VDI_NOT_IN_MAP"
-	// CodeVDINotManaged comes with: vdi.
-	CodeVDINotManaged = "VDI_NOT_MANAGED"
-	// CodeVDINotSparse comes with: vdi.
-	CodeVDINotSparse                           = "VDI_NOT_SPARSE"
-	CodeVDIOnBootModeIncompatibleWithOperation = "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION"
-	// CodeVDIReadonly comes with: vdi.
-	CodeVDIReadonly = "VDI_READONLY"
-	// CodeVDITooLarge comes with: vdi, maximum size.
-	CodeVDITooLarge = "VDI_TOO_LARGE"
-	// CodeVDITooSmall comes with: vdi, minimum size.
-	CodeVDITooSmall = "VDI_TOO_SMALL"
-	// CodeVGPUDestinationIncompatible comes with: reason, vgpu, host.
-	CodeVGPUDestinationIncompatible = "VGPU_DESTINATION_INCOMPATIBLE"
-	// CodeVGPUGuestDriverLimit comes with: reason, vm, host.
-	CodeVGPUGuestDriverLimit = "VGPU_GUEST_DRIVER_LIMIT"
-	// CodeVGPUSuspensionNotSupported comes with: reason, vgpu, host.
-	CodeVGPUSuspensionNotSupported = "VGPU_SUSPENSION_NOT_SUPPORTED"
-	// CodeVGPUTypeNoLongerSupported comes with: type.
-	CodeVGPUTypeNoLongerSupported = "VGPU_TYPE_NO_LONGER_SUPPORTED"
-	// CodeVGPUTypeNotCompatible comes with: type.
-	CodeVGPUTypeNotCompatible = "VGPU_TYPE_NOT_COMPATIBLE"
-	// CodeVGPUTypeNotCompatibleWithRunningType comes with: pgpu, type, running_type.
-	CodeVGPUTypeNotCompatibleWithRunningType = "VGPU_TYPE_NOT_COMPATIBLE_WITH_RUNNING_TYPE"
-	// CodeVGPUTypeNotEnabled comes with: type, enabled_types.
-	CodeVGPUTypeNotEnabled = "VGPU_TYPE_NOT_ENABLED"
-	// CodeVGPUTypeNotSupported comes with: type, supported_types.
-	CodeVGPUTypeNotSupported = "VGPU_TYPE_NOT_SUPPORTED"
-	// CodeVIFInUse comes with: network, VIF.
-	CodeVIFInUse = "VIF_IN_USE"
-	// CodeVIFNotInMap comes with: vif.
-	CodeVIFNotInMap = "VIF_NOT_IN_MAP"
-	// CodeVLANInUse comes with: device, vlan.
-	CodeVLANInUse = "VLAN_IN_USE"
-	// CodeVLANTagInvalid comes with: VLAN.
-	CodeVLANTagInvalid = "VLAN_TAG_INVALID"
-	// CodeVMAssignedToProtectionPolicy comes with: vm, vmpp.
-	CodeVMAssignedToProtectionPolicy = "VM_ASSIGNED_TO_PROTECTION_POLICY"
-	// CodeVMAssignedToSnapshotSchedule comes with: vm, vmss.
-	CodeVMAssignedToSnapshotSchedule                                = "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE"
-	CodeVMAttachedToMoreThanOneVDIWithTimeoffsetMarkedAsResetOnBoot = "VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT"
-	// CodeVMBadPowerState comes with: vm, expected, actual.
-	CodeVMBadPowerState         = "VM_BAD_POWER_STATE"
-	CodeVMBIOSStringsAlreadySet = "VM_BIOS_STRINGS_ALREADY_SET"
-	// CodeVMCallPluginRateLimit comes with: VM, interval, wait.
-	CodeVMCallPluginRateLimit = "VM_CALL_PLUGIN_RATE_LIMIT"
-	// CodeVMCannotDeleteDefaultTemplate comes with: vm.
-	CodeVMCannotDeleteDefaultTemplate = "VM_CANNOT_DELETE_DEFAULT_TEMPLATE"
-	// CodeVMCheckpointResumeFailed comes with: vm.
-	CodeVMCheckpointResumeFailed = "VM_CHECKPOINT_RESUME_FAILED"
-	// CodeVMCheckpointSuspendFailed comes with: vm.
-	CodeVMCheckpointSuspendFailed = "VM_CHECKPOINT_SUSPEND_FAILED"
-	// CodeVMCrashed comes with: vm.
-	CodeVMCrashed = "VM_CRASHED"
-	// CodeVMDuplicateVBDDevice comes with: vm, vbd, device.
-	CodeVMDuplicateVBDDevice = "VM_DUPLICATE_VBD_DEVICE"
-	// CodeVMFailedShutdownAcknowledgment comes with: vm.
-	CodeVMFailedShutdownAcknowledgment = "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT"
-	// CodeVMFailedSuspendAcknowledgment comes with: vm.
-	CodeVMFailedSuspendAcknowledgment = "VM_FAILED_SUSPEND_ACKNOWLEDGMENT"
-	// CodeVMHalted comes with: vm.
-	CodeVMHalted = "VM_HALTED"
-	// CodeVMHasCheckpoint comes with: vm.
-	CodeVMHasCheckpoint = "VM_HAS_CHECKPOINT"
-	// CodeVMHasNoSuspendVDI comes with: vm.
-	CodeVMHasNoSuspendVDI = "VM_HAS_NO_SUSPEND_VDI"
-	// CodeVMHasPCIAttached comes with: vm.
-	CodeVMHasPCIAttached = "VM_HAS_PCI_ATTACHED"
-	// CodeVMHasSRIOVVIF comes with: vm.
-	CodeVMHasSRIOVVIF = "VM_HAS_SRIOV_VIF"
-	// CodeVMHasTooManySnapshots comes with: vm.
-	CodeVMHasTooManySnapshots = "VM_HAS_TOO_MANY_SNAPSHOTS"
-	// CodeVMHasVGPU comes with: vm.
-	CodeVMHasVGPU = "VM_HAS_VGPU"
-	// CodeVMHasVusbs comes with: VM.
-	CodeVMHasVusbs = "VM_HAS_VUSBS"
-	// CodeVMHostIncompatibleVersion comes with: host, vm.
-	CodeVMHostIncompatibleVersion = "VM_HOST_INCOMPATIBLE_VERSION"
-	// CodeVMHostIncompatibleVersionMigrate comes with: host, vm.
-	CodeVMHostIncompatibleVersionMigrate = "VM_HOST_INCOMPATIBLE_VERSION_MIGRATE"
-	// CodeVMHostIncompatibleVirtualHardwarePlatformVersion comes with: host, host_versions, vm, vm_version.
-	CodeVMHostIncompatibleVirtualHardwarePlatformVersion = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
-	// CodeVMHVMRequired comes with: vm.
-	CodeVMHVMRequired = "VM_HVM_REQUIRED"
-	// CodeVMIncompatibleWithThisHost comes with: vm, host, reason.
-	CodeVMIncompatibleWithThisHost = "VM_INCOMPATIBLE_WITH_THIS_HOST"
-	// CodeVMIsImmobile comes with: VM.
-	CodeVMIsImmobile = "VM_IS_IMMOBILE"
-	// CodeVMIsPartOfAnAppliance comes with: vm, appliance.
-	CodeVMIsPartOfAnAppliance = "VM_IS_PART_OF_AN_APPLIANCE"
-	// CodeVMIsProtected comes with: vm.
-	CodeVMIsProtected = "VM_IS_PROTECTED"
-	CodeVMIsSnapshot  = "VM_IS_SNAPSHOT"
-	// CodeVMIsTemplate comes with: vm.
-	CodeVMIsTemplate = "VM_IS_TEMPLATE"
-	// CodeVMIsUsingNestedVirt comes with: VM.
-	CodeVMIsUsingNestedVirt = "VM_IS_USING_NESTED_VIRT"
-	// CodeVMLacksFeature comes with: vm.
-	CodeVMLacksFeature = "VM_LACKS_FEATURE"
-	// CodeVMMemorySizeTooLow comes with: vm.
-	CodeVMMemorySizeTooLow                  = "VM_MEMORY_SIZE_TOO_LOW"
-	CodeVMMemoryTargetWaitTimeout           = "VM_MEMORY_TARGET_WAIT_TIMEOUT"
-	CodeVMMigrateContactRemoteServiceFailed = "VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED"
-	// CodeVMMigrateFailed comes with: vm, source, destination, msg.
-	CodeVMMigrateFailed = "VM_MIGRATE_FAILED"
-	// CodeVMMissingPVDrivers comes with: vm.
-	CodeVMMissingPVDrivers = "VM_MISSING_PV_DRIVERS"
-	// CodeVMNoCrashdumpSR comes with: vm.
-	CodeVMNoCrashdumpSR = "VM_NO_CRASHDUMP_SR"
-	// CodeVMNoEmptyCDVBD comes with: vm.
-	CodeVMNoEmptyCDVBD = "VM_NO_EMPTY_CD_VBD"
-	// CodeVMNoSuspendSR comes with: vm.
-	CodeVMNoSuspendSR = "VM_NO_SUSPEND_SR"
-	// CodeVMNoVCPUs comes with: vm.
-	CodeVMNoVCPUs = "VM_NO_VCPUS"
-	// CodeVMNonSuspendable comes with: vm, reason.
-	CodeVMNonSuspendable = "VM_NON_SUSPENDABLE"
-	// CodeVMNotResidentHere comes with: vm, host.
-	CodeVMNotResidentHere = "VM_NOT_RESIDENT_HERE"
-	// CodeVMOldPVDrivers comes with: vm, major, minor.
-	CodeVMOldPVDrivers = "VM_OLD_PV_DRIVERS"
-	// CodeVMPCIBusFull comes with: VM.
-	CodeVMPCIBusFull = "VM_PCI_BUS_FULL"
-	// CodeVMPVDriversInUse comes with: vm.
-	CodeVMPVDriversInUse = "VM_PV_DRIVERS_IN_USE"
-	// CodeVMRebooted comes with: vm.
-	CodeVMRebooted = "VM_REBOOTED"
-	// CodeVMRequiresGPU comes with: vm, GPU_group.
-	CodeVMRequiresGPU = "VM_REQUIRES_GPU"
-	// CodeVMRequiresIOMMU comes with: host.
-	CodeVMRequiresIOMMU = "VM_REQUIRES_IOMMU"
-	// CodeVMRequiresNetwork comes with: vm, network.
-	CodeVMRequiresNetwork = "VM_REQUIRES_NETWORK"
-	// CodeVMRequiresSR comes with: vm, sr.
-	CodeVMRequiresSR = "VM_REQUIRES_SR"
-	// CodeVMRequiresVDI comes with: vm, vdi.
-	CodeVMRequiresVDI = "VM_REQUIRES_VDI"
-	// CodeVMRequiresVGPU comes with: vm, GPU_group, vGPU_type.
-	CodeVMRequiresVGPU = "VM_REQUIRES_VGPU"
-	// CodeVMRequiresVUSB comes with: vm, USB_group.
-	CodeVMRequiresVUSB = "VM_REQUIRES_VUSB"
-	// CodeVMRevertFailed comes with: vm, snapshot.
-	CodeVMRevertFailed = "VM_REVERT_FAILED"
-	// CodeVMShutdownTimeout comes with: vm, timeout.
-	CodeVMShutdownTimeout = "VM_SHUTDOWN_TIMEOUT"
-	CodeVMSnapshotFailed  = "VM_SNAPSHOT_FAILED"
-	// CodeVMSnapshotWithQuiesceFailed comes with: vm.
-	CodeVMSnapshotWithQuiesceFailed = "VM_SNAPSHOT_WITH_QUIESCE_FAILED"
-	// CodeVMSnapshotWithQuiesceNotSupported comes with: vm, error.
-	CodeVMSnapshotWithQuiesceNotSupported = "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED"
-	// CodeVMSnapshotWithQuiescePluginDeosNotRespond comes with: vm.
-	CodeVMSnapshotWithQuiescePluginDeosNotRespond = "VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND"
-	// CodeVMSnapshotWithQuiesceTimeout comes with: vm.
-	CodeVMSnapshotWithQuiesceTimeout = "VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT"
-	// CodeVMSuspendTimeout comes with: vm, timeout.
-	CodeVMSuspendTimeout = "VM_SUSPEND_TIMEOUT"
-	// CodeVMToImportIsNotNewerVersion comes with: vm, existing_version, version_to_import.
-	CodeVMToImportIsNotNewerVersion = "VM_TO_IMPORT_IS_NOT_NEWER_VERSION"
-	// CodeVMTooManyVCPUs comes with: vm.
-	CodeVMTooManyVCPUs = "VM_TOO_MANY_VCPUS"
-	// CodeVMUnsafeBoot comes with: vm.
-	CodeVMUnsafeBoot                      = "VM_UNSAFE_BOOT"
-	CodeVMPPArchiveMoreFrequentThanBackup = "VMPP_ARCHIVE_MORE_FREQUENT_THAN_BACKUP"
-	CodeVMPPHasVM                         = "VMPP_HAS_VM"
-	CodeVMsFailedToCooperate              = "VMS_FAILED_TO_COOPERATE"
-	CodeVMSSHasVM                         = "VMSS_HAS_VM"
-	// CodeVTPMMaxAmountReached comes with: amount.
-	CodeVTPMMaxAmountReached    = "VTPM_MAX_AMOUNT_REACHED"
-	CodeWLBAuthenticationFailed = "WLB_AUTHENTICATION_FAILED"
-	CodeWLBConnectionRefused    = "WLB_CONNECTION_REFUSED"
-	CodeWLBConnectionReset      = "WLB_CONNECTION_RESET"
-	CodeWLBDisabled             = "WLB_DISABLED"
-	CodeWLBInternalError        = "WLB_INTERNAL_ERROR"
-	CodeWLBMalformedRequest     = "WLB_MALFORMED_REQUEST"
-	// CodeWLBMalformedResponse comes with: method, reason, response.
-	CodeWLBMalformedResponse = "WLB_MALFORMED_RESPONSE"
-	CodeWLBNotInitialized    = "WLB_NOT_INITIALIZED"
-	// CodeWLBTimeout comes with: configured_timeout.
-	CodeWLBTimeout     = "WLB_TIMEOUT"
-	CodeWLBUnknownHost = "WLB_UNKNOWN_HOST"
-	// CodeWLBURLInvalid comes with: url.
-	CodeWLBURLInvalid                    = "WLB_URL_INVALID"
-	CodeWLBXenserverAuthenticationFailed = "WLB_XENSERVER_AUTHENTICATION_FAILED"
-	CodeWLBXenserverConnectionRefused    = "WLB_XENSERVER_CONNECTION_REFUSED"
-	CodeWLBXenserverMalformedResponse    = "WLB_XENSERVER_MALFORMED_RESPONSE"
-	CodeWLBXenserverTimeout              = "WLB_XENSERVER_TIMEOUT"
-	CodeWLBXenserverUnknownHost          = "WLB_XENSERVER_UNKNOWN_HOST"
-	// CodeXAPIHookFailed comes with: hook_name, reason, stdout, exit_code.
-	CodeXAPIHookFailed  = "XAPI_HOOK_FAILED"
-	CodeXenIncompatible = "XEN_INCOMPATIBLE"
-	// CodeXenVssReqErrorAddingVolumeToSnapsetFailed comes with: vm, error_code.
-	CodeXenVssReqErrorAddingVolumeToSnapsetFailed = "XEN_VSS_REQ_ERROR_ADDING_VOLUME_TO_SNAPSET_FAILED"
-	// CodeXenVssReqErrorCreatingSnapshot comes with: vm, error_code.
-	CodeXenVssReqErrorCreatingSnapshot = "XEN_VSS_REQ_ERROR_CREATING_SNAPSHOT"
-	// CodeXenVssReqErrorCreatingSnapshotXMLString comes with: vm, error_code.
-	CodeXenVssReqErrorCreatingSnapshotXMLString = "XEN_VSS_REQ_ERROR_CREATING_SNAPSHOT_XML_STRING"
-	// CodeXenVssReqErrorInitFailed comes with: vm, error_code.
-	CodeXenVssReqErrorInitFailed = "XEN_VSS_REQ_ERROR_INIT_FAILED"
-	// CodeXenVssReqErrorNoVolumesSupported comes with: vm, error_code.
-	CodeXenVssReqErrorNoVolumesSupported = "XEN_VSS_REQ_ERROR_NO_VOLUMES_SUPPORTED"
-	// CodeXenVssReqErrorPreparingWriters comes with: vm, error_code.
-	CodeXenVssReqErrorPreparingWriters = "XEN_VSS_REQ_ERROR_PREPARING_WRITERS"
-	// CodeXenVssReqErrorProvNotLoaded comes with: vm, error_code.
-	CodeXenVssReqErrorProvNotLoaded = "XEN_VSS_REQ_ERROR_PROV_NOT_LOADED"
-	// CodeXenVssReqErrorStartSnapshotSetFailed comes with: vm, error_code.
-	CodeXenVssReqErrorStartSnapshotSetFailed = "XEN_VSS_REQ_ERROR_START_SNAPSHOT_SET_FAILED"
-	// CodeXenapiMissingPlugin comes with: name.
-	CodeXenapiMissingPlugin = "XENAPI_MISSING_PLUGIN"
-	// CodeXenapiPluginFailure comes with: status, stdout, stderr.
-	CodeXenapiPluginFailure = "XENAPI_PLUGIN_FAILURE"
-	// CodeXmlrpcUnmarshalFailure comes with: expected, received.
-	CodeXmlrpcUnmarshalFailure = "XMLRPC_UNMARSHAL_FAILURE"
+	ErrActivationWhileNotFree ErrorCode = "ACTIVATION_WHILE_NOT_FREE"
+	// ErrAddressViolatesLockingConstraint comes with: address.
+	ErrAddressViolatesLockingConstraint ErrorCode = "ADDRESS_VIOLATES_LOCKING_CONSTRAINT"
+	// ErrApplyGuidanceFailed comes with: ref.
+	ErrApplyGuidanceFailed ErrorCode = "APPLY_GUIDANCE_FAILED"
+	// ErrApplyLivepatchFailed comes with: livepatch.
+	ErrApplyLivepatchFailed ErrorCode = "APPLY_LIVEPATCH_FAILED"
+	// ErrApplyUpdatesFailed comes with: ref.
+	ErrApplyUpdatesFailed     ErrorCode = "APPLY_UPDATES_FAILED"
+	ErrApplyUpdatesInProgress ErrorCode = "APPLY_UPDATES_IN_PROGRESS"
+	// ErrAuthAlreadyEnabled comes with: current auth_type, current service_name.
+	ErrAuthAlreadyEnabled ErrorCode = "AUTH_ALREADY_ENABLED"
+	// ErrAuthDisableFailed comes with: message.
+	ErrAuthDisableFailed ErrorCode = "AUTH_DISABLE_FAILED"
+	// ErrAuthEnableFailed comes with: message.
+	ErrAuthEnableFailed ErrorCode = "AUTH_ENABLE_FAILED"
+	// ErrAuthInvalidTrustedCerts comes with: message.
+	ErrAuthInvalidTrustedCerts ErrorCode = "AUTH_INVALID_TRUSTED_CERTS"
+	ErrAuthIsDisabled          ErrorCode = "AUTH_IS_DISABLED"
+	// ErrAuthNoTrustedCerts comes with: message.
+	ErrAuthNoTrustedCerts ErrorCode = "AUTH_NO_TRUSTED_CERTS"
+	// ErrAuthServiceError comes with: message.
+	ErrAuthServiceError ErrorCode = "AUTH_SERVICE_ERROR"
+	// ErrAuthSetLDAPSFailed comes with: host, message.
+	ErrAuthSetLDAPSFailed ErrorCode = "AUTH_SET_LDAPS_FAILED"
+	// ErrAuthSetupTLSConnection comes with: message.
+	ErrAuthSetupTLSConnection ErrorCode = "AUTH_SETUP_TLS_CONNECTION"
+	// ErrAuthUnknownType comes with: type.
+	ErrAuthUnknownType ErrorCode = "AUTH_UNKNOWN_TYPE"
+	// ErrBackupScriptFailed comes with: log.
+	ErrBackupScriptFailed ErrorCode = "BACKUP_SCRIPT_FAILED"
+	ErrBallooningDisabled ErrorCode = "BALLOONING_DISABLED"
+	// ErrBallooningTimeoutBeforeMigration comes with: vm.
+	ErrBallooningTimeoutBeforeMigration ErrorCode = "BALLOONING_TIMEOUT_BEFORE_MIGRATION"
+	// ErrBlockedRepoURL comes with: url.
+	ErrBlockedRepoURL ErrorCode = "BLOCKED_REPO_URL"
+	// ErrBootDevicePassthroughDisallowed comes with: device.
+	ErrBootDevicePassthroughDisallowed ErrorCode = "BOOT_DEVICE_PASSTHROUGH_DISALLOWED"
+	// ErrBootloaderFailed comes with: vm, msg.
+	ErrBootloaderFailed ErrorCode = "BOOTLOADER_FAILED"
+	// ErrBridgeNameExists comes with: bridge.
+	ErrBridgeNameExists ErrorCode = "BRIDGE_NAME_EXISTS"
+	// ErrBridgeNotAvailable comes with: bridge.
+	ErrBridgeNotAvailable   ErrorCode = "BRIDGE_NOT_AVAILABLE"
+	ErrBundleRepoNotEnabled ErrorCode = "BUNDLE_REPO_NOT_ENABLED"
+	// ErrBundleRepositoryAlreadyExists comes with: ref.
+	ErrBundleRepositoryAlreadyExists ErrorCode = "BUNDLE_REPOSITORY_ALREADY_EXISTS"
+	ErrBundleSyncFailed              ErrorCode = "BUNDLE_SYNC_FAILED"
+	// ErrBundleUnpackFailed comes with: error.
+	ErrBundleUnpackFailed        ErrorCode = "BUNDLE_UNPACK_FAILED"
+	ErrCACertificateExpired      ErrorCode = "CA_CERTIFICATE_EXPIRED"
+	ErrCACertificateInvalid      ErrorCode = "CA_CERTIFICATE_INVALID"
+	ErrCACertificateNotValidYet  ErrorCode = "CA_CERTIFICATE_NOT_VALID_YET"
+	ErrCanNotPeriodicSyncUpdates ErrorCode = "CAN_NOT_PERIODIC_SYNC_UPDATES"
+	ErrCanNotSyncUpdates         ErrorCode = "CAN_NOT_SYNC_UPDATES"
+	// ErrCannotAddTunnelToBondSlave comes with: PIF.
+	ErrCannotAddTunnelToBondSlave ErrorCode = "CANNOT_ADD_TUNNEL_TO_BOND_SLAVE"
+	// ErrCannotAddTunnelToSRIOVLogical comes with: PIF.
+	ErrCannotAddTunnelToSRIOVLogical ErrorCode = "CANNOT_ADD_TUNNEL_TO_SRIOV_LOGICAL"
+	// ErrCannotAddTunnelToVLANOnSRIOVLogical comes with: PIF.
+	ErrCannotAddTunnelToVLANOnSRIOVLogical ErrorCode = "CANNOT_ADD_TUNNEL_TO_VLAN_ON_SRIOV_LOGICAL"
+	// ErrCannotAddVLANToBondSlave comes with: PIF.
+	ErrCannotAddVLANToBondSlave ErrorCode = "CANNOT_ADD_VLAN_TO_BOND_SLAVE"
+	// ErrCannotChangePIFProperties comes with: PIF.
+	ErrCannotChangePIFProperties ErrorCode = "CANNOT_CHANGE_PIF_PROPERTIES"
+	// ErrCannotContactHost comes with: host.
+	ErrCannotContactHost     ErrorCode = "CANNOT_CONTACT_HOST"
+	ErrCannotCreateStateFile ErrorCode = "CANNOT_CREATE_STATE_FILE"
+	// ErrCannotDestroyDisasterRecoveryTask comes with: reason.
+	ErrCannotDestroyDisasterRecoveryTask ErrorCode = "CANNOT_DESTROY_DISASTER_RECOVERY_TASK"
+	// ErrCannotDestroySystemNetwork comes with: network.
+	ErrCannotDestroySystemNetwork ErrorCode = "CANNOT_DESTROY_SYSTEM_NETWORK"
+	// ErrCannotEnableRedoLog comes with: reason.
+	ErrCannotEnableRedoLog ErrorCode = "CANNOT_ENABLE_REDO_LOG"
+	// ErrCannotEvacuateHost comes with: errors.
+	ErrCannotEvacuateHost ErrorCode = "CANNOT_EVACUATE_HOST"
+	// ErrCannotFetchPatch comes with: uuid.
+	ErrCannotFetchPatch             ErrorCode = "CANNOT_FETCH_PATCH"
+	ErrCannotFindOemBackupPartition ErrorCode = "CANNOT_FIND_OEM_BACKUP_PARTITION"
+	ErrCannotFindPatch              ErrorCode = "CANNOT_FIND_PATCH"
+	ErrCannotFindStatePartition     ErrorCode = "CANNOT_FIND_STATE_PARTITION"
+	ErrCannotFindUpdate             ErrorCode = "CANNOT_FIND_UPDATE"
+	// ErrCannotForgetSRIOVLogical comes with: PIF.
+	ErrCannotForgetSRIOVLogical ErrorCode = "CANNOT_FORGET_SRIOV_LOGICAL"
+	// ErrCannotPlugBondSlave comes with: PIF.
+	ErrCannotPlugBondSlave ErrorCode = "CANNOT_PLUG_BOND_SLAVE"
+	// ErrCannotPlugVIF comes with: VIF.
+	ErrCannotPlugVIF ErrorCode = "CANNOT_PLUG_VIF"
+	// ErrCannotResetControlDomain comes with: vm.
+	ErrCannotResetControlDomain ErrorCode = "CANNOT_RESET_CONTROL_DOMAIN"
+	// ErrCannotRestartDeviceModel comes with: ref.
+	ErrCannotRestartDeviceModel ErrorCode = "CANNOT_RESTART_DEVICE_MODEL"
+	ErrCertRefreshInProgress    ErrorCode = "CERT_REFRESH_IN_PROGRESS"
+	// ErrCertificateAlreadyExists comes with: name.
+	ErrCertificateAlreadyExists ErrorCode = "CERTIFICATE_ALREADY_EXISTS"
+	// ErrCertificateCorrupt comes with: name.
+	ErrCertificateCorrupt ErrorCode = "CERTIFICATE_CORRUPT"
+	// ErrCertificateDoesNotExist comes with: name.
+	ErrCertificateDoesNotExist   ErrorCode = "CERTIFICATE_DOES_NOT_EXIST"
+	ErrCertificateLacksPurpose   ErrorCode = "CERTIFICATE_LACKS_PURPOSE"
+	ErrCertificateLibraryCorrupt ErrorCode = "CERTIFICATE_LIBRARY_CORRUPT"
+	// ErrCertificateNameInvalid comes with: name.
+	ErrCertificateNameInvalid ErrorCode = "CERTIFICATE_NAME_INVALID"
+	// ErrChangePasswordRejected comes with: msg.
+	ErrChangePasswordRejected  ErrorCode = "CHANGE_PASSWORD_REJECTED"
+	ErrClientError             ErrorCode = "CLIENT_ERROR"
+	ErrClusterAlreadyExists    ErrorCode = "CLUSTER_ALREADY_EXISTS"
+	ErrClusterCreateInProgress ErrorCode = "CLUSTER_CREATE_IN_PROGRESS"
+	// ErrClusterDoesNotHaveOneNode comes with: number_of_nodes.
+	ErrClusterDoesNotHaveOneNode ErrorCode = "CLUSTER_DOES_NOT_HAVE_ONE_NODE"
+	// ErrClusterForceDestroyFailed comes with: cluster.
+	ErrClusterForceDestroyFailed ErrorCode = "CLUSTER_FORCE_DESTROY_FAILED"
+	ErrClusterHasNoCertificate   ErrorCode = "CLUSTER_HAS_NO_CERTIFICATE"
+	// ErrClusterHostIsLast comes with: cluster_host.
+	ErrClusterHostIsLast ErrorCode = "CLUSTER_HOST_IS_LAST"
+	// ErrClusterHostNotJoined comes with: cluster_host.
+	ErrClusterHostNotJoined ErrorCode = "CLUSTER_HOST_NOT_JOINED"
+	// ErrClusterStackInUse comes with: cluster_stack.
+	ErrClusterStackInUse ErrorCode = "CLUSTER_STACK_IN_USE"
+	// ErrClusteredSRDegraded comes with: sr.
+	ErrClusteredSRDegraded ErrorCode = "CLUSTERED_SR_DEGRADED"
+	// ErrClusteringDisabled comes with: cluster_host.
+	ErrClusteringDisabled ErrorCode = "CLUSTERING_DISABLED"
+	// ErrClusteringEnabled comes with: cluster_host.
+	ErrClusteringEnabled                                                ErrorCode = "CLUSTERING_ENABLED"
+	ErrConfigureRepositoriesInProgress                                  ErrorCode = "CONFIGURE_REPOSITORIES_IN_PROGRESS"
+	ErrCouldNotFindNetworkInterfaceWithSpecifiedDeviceNameAndMACAddress ErrorCode = "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS"
+	// ErrCouldNotImportDatabase comes with: reason.
+	ErrCouldNotImportDatabase               ErrorCode = "COULD_NOT_IMPORT_DATABASE"
+	ErrCouldNotUpdateIGMPSnoopingEverywhere ErrorCode = "COULD_NOT_UPDATE_IGMP_SNOOPING_EVERYWHERE"
+	// ErrCPUFeatureMaskingNotSupported comes with: details.
+	ErrCPUFeatureMaskingNotSupported ErrorCode = "CPU_FEATURE_MASKING_NOT_SUPPORTED"
+	ErrCreaterepoFailed              ErrorCode = "CREATEREPO_FAILED"
+	// ErrCRLAlreadyExists comes with: name.
+	ErrCRLAlreadyExists ErrorCode = "CRL_ALREADY_EXISTS"
+	// ErrCRLCorrupt comes with: name.
+	ErrCRLCorrupt ErrorCode = "CRL_CORRUPT"
+	// ErrCRLDoesNotExist comes with: name.
+	ErrCRLDoesNotExist ErrorCode = "CRL_DOES_NOT_EXIST"
+	// ErrCRLNameInvalid comes with: name.
+	ErrCRLNameInvalid ErrorCode = "CRL_NAME_INVALID"
+	// ErrDbUniquenessConstraintViolation comes with: table, field, value.
+	ErrDbUniquenessConstraintViolation ErrorCode = "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
+	// ErrDefaultSRNotFound comes with: sr.
+	ErrDefaultSRNotFound            ErrorCode = "DEFAULT_SR_NOT_FOUND"
+	ErrDesignateNewMasterInProgress ErrorCode = "DESIGNATE_NEW_MASTER_IN_PROGRESS"
+	// ErrDeviceAlreadyAttached comes with: device.
+	ErrDeviceAlreadyAttached ErrorCode = "DEVICE_ALREADY_ATTACHED"
+	// ErrDeviceAlreadyDetached comes with: device.
+	ErrDeviceAlreadyDetached ErrorCode = "DEVICE_ALREADY_DETACHED"
+	// ErrDeviceAlreadyExists comes with: device.
+	ErrDeviceAlreadyExists ErrorCode = "DEVICE_ALREADY_EXISTS"
+	// ErrDeviceAttachTimeout comes with: type, ref.
+	ErrDeviceAttachTimeout ErrorCode = "DEVICE_ATTACH_TIMEOUT"
+	// ErrDeviceDetachRejected comes with: type, ref, msg.
+	ErrDeviceDetachRejected ErrorCode = "DEVICE_DETACH_REJECTED"
+	// ErrDeviceDetachTimeout comes with: type, ref.
+	ErrDeviceDetachTimeout ErrorCode = "DEVICE_DETACH_TIMEOUT"
+	// ErrDeviceNotAttached comes with: VBD.
+	ErrDeviceNotAttached ErrorCode = "DEVICE_NOT_ATTACHED"
+	// ErrDisableSSHFailed comes with: host.
+	ErrDisableSSHFailed ErrorCode = "DISABLE_SSH_FAILED"
+	// ErrDisableSSHPartiallyFailed comes with: hosts.
+	ErrDisableSSHPartiallyFailed ErrorCode = "DISABLE_SSH_PARTIALLY_FAILED"
+	// ErrDiskVBDMustBeReadwriteForHVM comes with: vbd.
+	ErrDiskVBDMustBeReadwriteForHVM ErrorCode = "DISK_VBD_MUST_BE_READWRITE_FOR_HVM"
+	// ErrDomainBuilderError comes with: function, code, message.
+	ErrDomainBuilderError ErrorCode = "DOMAIN_BUILDER_ERROR"
+	// ErrDomainExists comes with: vm, domid.
+	ErrDomainExists ErrorCode = "DOMAIN_EXISTS"
+	// ErrDuplicateMACSeed comes with: seed.
+	ErrDuplicateMACSeed ErrorCode = "DUPLICATE_MAC_SEED"
+	// ErrDuplicatePIFDeviceName comes with: device.
+	ErrDuplicatePIFDeviceName ErrorCode = "DUPLICATE_PIF_DEVICE_NAME"
+	// ErrDuplicateVM comes with: vm.
+	ErrDuplicateVM ErrorCode = "DUPLICATE_VM"
+	// ErrEnableSSHFailed comes with: host.
+	ErrEnableSSHFailed ErrorCode = "ENABLE_SSH_FAILED"
+	// ErrEnableSSHPartiallyFailed comes with: hosts.
+	ErrEnableSSHPartiallyFailed ErrorCode = "ENABLE_SSH_PARTIALLY_FAILED"
+	// ErrEventFromTokenParseFailure comes with: token.
+	ErrEventFromTokenParseFailure ErrorCode = "EVENT_FROM_TOKEN_PARSE_FAILURE"
+	// ErrEventSubscriptionParseFailure comes with: subscription.
+	ErrEventSubscriptionParseFailure ErrorCode = "EVENT_SUBSCRIPTION_PARSE_FAILURE"
+	ErrEventsLost                    ErrorCode = "EVENTS_LOST"
+	ErrExtensionProtocolFailure      ErrorCode = "EXTENSION_PROTOCOL_FAILURE"
+	// ErrFailedToStartEmulator comes with: vm, name, msg.
+	ErrFailedToStartEmulator ErrorCode = "FAILED_TO_START_EMULATOR"
+	// ErrFeatureRequiresHVM comes with: details.
+	ErrFeatureRequiresHVM ErrorCode = "FEATURE_REQUIRES_HVM"
+	ErrFeatureRestricted  ErrorCode = "FEATURE_RESTRICTED"
+	// ErrFieldTypeError comes with: field.
+	ErrFieldTypeError ErrorCode = "FIELD_TYPE_ERROR"
+	// ErrGetHostUpdatesFailed comes with: ref.
+	ErrGetHostUpdatesFailed ErrorCode = "GET_HOST_UPDATES_FAILED"
+	ErrGetUpdatesFailed     ErrorCode = "GET_UPDATES_FAILED"
+	ErrGetUpdatesInProgress ErrorCode = "GET_UPDATES_IN_PROGRESS"
+	// ErrGPUGroupContainsNoPgpus comes with: gpu_group.
+	ErrGPUGroupContainsNoPgpus ErrorCode = "GPU_GROUP_CONTAINS_NO_PGPUS"
+	// ErrGPUGroupContainsPGPU comes with: pgpus.
+	ErrGPUGroupContainsPGPU ErrorCode = "GPU_GROUP_CONTAINS_PGPU"
+	// ErrGPUGroupContainsVGPU comes with: vgpus.
+	ErrGPUGroupContainsVGPU ErrorCode = "GPU_GROUP_CONTAINS_VGPU"
+	// ErrHAAbortNewMaster comes with: reason.
+	ErrHAAbortNewMaster                    ErrorCode = "HA_ABORT_NEW_MASTER"
+	ErrHACannotChangeBondStatusOfMgmtIface ErrorCode = "HA_CANNOT_CHANGE_BOND_STATUS_OF_MGMT_IFACE"
+	// ErrHAConstraintViolationNetworkNotShared comes with: network.
+	ErrHAConstraintViolationNetworkNotShared ErrorCode = "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED"
+	// ErrHAConstraintViolationSRNotShared comes with: SR.
+	ErrHAConstraintViolationSRNotShared ErrorCode = "HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED"
+	ErrHADisableInProgress              ErrorCode = "HA_DISABLE_IN_PROGRESS"
+	ErrHAEnableInProgress               ErrorCode = "HA_ENABLE_IN_PROGRESS"
+	ErrHAFailedToFormLiveset            ErrorCode = "HA_FAILED_TO_FORM_LIVESET"
+	ErrHAHeartbeatDaemonStartupFailed   ErrorCode = "HA_HEARTBEAT_DAEMON_STARTUP_FAILED"
+	ErrHAHostCannotAccessStatefile      ErrorCode = "HA_HOST_CANNOT_ACCESS_STATEFILE"
+	// ErrHAHostCannotSeePeers comes with: host, all, subset.
+	ErrHAHostCannotSeePeers ErrorCode = "HA_HOST_CANNOT_SEE_PEERS"
+	// ErrHAHostIsArmed comes with: host.
+	ErrHAHostIsArmed   ErrorCode = "HA_HOST_IS_ARMED"
+	ErrHAIsEnabled     ErrorCode = "HA_IS_ENABLED"
+	ErrHALostStatefile ErrorCode = "HA_LOST_STATEFILE"
+	ErrHANoPlan        ErrorCode = "HA_NO_PLAN"
+	ErrHANotEnabled    ErrorCode = "HA_NOT_ENABLED"
+	// ErrHANotInstalled comes with: host.
+	ErrHANotInstalled                    ErrorCode = "HA_NOT_INSTALLED"
+	ErrHAOperationWouldBreakFailoverPlan ErrorCode = "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"
+	ErrHAPoolIsEnabledButHostIsDisabled  ErrorCode = "HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED"
+	// ErrHAShouldBeFenced comes with: host.
+	ErrHAShouldBeFenced ErrorCode = "HA_SHOULD_BE_FENCED"
+	ErrHATooFewHosts    ErrorCode = "HA_TOO_FEW_HOSTS"
+	// ErrHandleInvalid comes with: class, handle.
+	ErrHandleInvalid ErrorCode = "HANDLE_INVALID"
+	ErrHostBroken    ErrorCode = "HOST_BROKEN"
+	// ErrHostCannotAttachNetwork comes with: host, network.
+	ErrHostCannotAttachNetwork ErrorCode = "HOST_CANNOT_ATTACH_NETWORK"
+	// ErrHostCannotDestroySelf comes with: host.
+	ErrHostCannotDestroySelf ErrorCode = "HOST_CANNOT_DESTROY_SELF"
+	ErrHostCannotReadMetrics ErrorCode = "HOST_CANNOT_READ_METRICS"
+	ErrHostCDDriveEmpty      ErrorCode = "HOST_CD_DRIVE_EMPTY"
+	// ErrHostDisabled comes with: host.
+	ErrHostDisabled ErrorCode = "HOST_DISABLED"
+	// ErrHostDisabledIndefinitely comes with: host.
+	ErrHostDisabledIndefinitely ErrorCode = "HOST_DISABLED_INDEFINITELY"
+	// ErrHostDisabledUntilReboot comes with: host.
+	ErrHostDisabledUntilReboot ErrorCode = "HOST_DISABLED_UNTIL_REBOOT"
+	// ErrHostDriverNoHardware comes with: driver variant.
+	ErrHostDriverNoHardware ErrorCode = "HOST_DRIVER_NO_HARDWARE"
+	// ErrHostEvacuateInProgress comes with: host.
+	ErrHostEvacuateInProgress ErrorCode = "HOST_EVACUATE_IN_PROGRESS"
+	// ErrHostEvacuateVMNotHAProtected comes with: vm.
+	ErrHostEvacuateVMNotHAProtected ErrorCode = "HOST_EVACUATE_VM_NOT_HA_PROTECTED"
+	// ErrHostEvacuationIsRequired comes with: host.
+	ErrHostEvacuationIsRequired ErrorCode = "HOST_EVACUATION_IS_REQUIRED"
+	ErrHostHasNoManagementIP    ErrorCode = "HOST_HAS_NO_MANAGEMENT_IP"
+	// ErrHostHasResidentVMs comes with: host.
+	ErrHostHasResidentVMs  ErrorCode = "HOST_HAS_RESIDENT_VMS"
+	ErrHostInEmergencyMode ErrorCode = "HOST_IN_EMERGENCY_MODE"
+	// ErrHostInUse comes with: host, type, ref.
+	ErrHostInUse ErrorCode = "HOST_IN_USE"
+	// ErrHostIsLive comes with: host.
+	ErrHostIsLive ErrorCode = "HOST_IS_LIVE"
+	// ErrHostIsSlave comes with: Master IP address.
+	ErrHostIsSlave     ErrorCode = "HOST_IS_SLAVE"
+	ErrHostItsOwnSlave ErrorCode = "HOST_ITS_OWN_SLAVE"
+	// ErrHostMasterCannotTalkBack comes with: ip.
+	ErrHostMasterCannotTalkBack ErrorCode = "HOST_MASTER_CANNOT_TALK_BACK"
+	// ErrHostNameInvalid comes with: reason.
+	ErrHostNameInvalid ErrorCode = "HOST_NAME_INVALID"
+	ErrHostNotDisabled ErrorCode = "HOST_NOT_DISABLED"
+	// ErrHostNotEnoughFreeMemory comes with: needed, available.
+	ErrHostNotEnoughFreeMemory ErrorCode = "HOST_NOT_ENOUGH_FREE_MEMORY"
+	// ErrHostNotEnoughPcpus comes with: vcpus, pcpus.
+	ErrHostNotEnoughPcpus ErrorCode = "HOST_NOT_ENOUGH_PCPUS"
+	ErrHostNotLive        ErrorCode = "HOST_NOT_LIVE"
+	// ErrHostOffline comes with: host.
+	ErrHostOffline ErrorCode = "HOST_OFFLINE"
+	// ErrHostPendingMandatoryGuidanceNotEmpty comes with: host.
+	ErrHostPendingMandatoryGuidanceNotEmpty ErrorCode = "HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY"
+	ErrHostPowerOnModeDisabled              ErrorCode = "HOST_POWER_ON_MODE_DISABLED"
+	ErrHostStillBooting                     ErrorCode = "HOST_STILL_BOOTING"
+	// ErrHostUnknownToMaster comes with: host.
+	ErrHostUnknownToMaster ErrorCode = "HOST_UNKNOWN_TO_MASTER"
+	// ErrHostXAPIVersionHigherThanCoordinator comes with: host_xapi_version.
+	ErrHostXAPIVersionHigherThanCoordinator ErrorCode = "HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR"
+	ErrHostsFailedToDisableCaching          ErrorCode = "HOSTS_FAILED_TO_DISABLE_CACHING"
+	ErrHostsFailedToEnableCaching           ErrorCode = "HOSTS_FAILED_TO_ENABLE_CACHING"
+	ErrHostsNotCompatible                   ErrorCode = "HOSTS_NOT_COMPATIBLE"
+	// ErrHostsNotHomogeneous comes with: reason.
+	ErrHostsNotHomogeneous ErrorCode = "HOSTS_NOT_HOMOGENEOUS"
+	ErrIllegalInFipsMode   ErrorCode = "ILLEGAL_IN_FIPS_MODE"
+	// ErrIllegalVBDDevice comes with: vbd, device.
+	ErrIllegalVBDDevice ErrorCode = "ILLEGAL_VBD_DEVICE"
+	// ErrImportError comes with: msg.
+	ErrImportError                      ErrorCode = "IMPORT_ERROR"
+	ErrImportErrorAttachedDisksNotFound ErrorCode = "IMPORT_ERROR_ATTACHED_DISKS_NOT_FOUND"
+	ErrImportErrorCannotHandleChunked   ErrorCode = "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED"
+	// ErrImportErrorFailedToFindObject comes with: id.
+	ErrImportErrorFailedToFindObject  ErrorCode = "IMPORT_ERROR_FAILED_TO_FIND_OBJECT"
+	ErrImportErrorPrematureEof        ErrorCode = "IMPORT_ERROR_PREMATURE_EOF"
+	ErrImportErrorSomeChecksumsFailed ErrorCode = "IMPORT_ERROR_SOME_CHECKSUMS_FAILED"
+	// ErrImportErrorUnexpectedFile comes with: filename_expected, filename_found.
+	ErrImportErrorUnexpectedFile ErrorCode = "IMPORT_ERROR_UNEXPECTED_FILE"
+	ErrImportIncompatibleVersion ErrorCode = "IMPORT_INCOMPATIBLE_VERSION"
+	// ErrIncompatibleClusterStackActive comes with: cluster_stack.
+	ErrIncompatibleClusterStackActive ErrorCode = "INCOMPATIBLE_CLUSTER_STACK_ACTIVE"
+	ErrIncompatiblePIFProperties      ErrorCode = "INCOMPATIBLE_PIF_PROPERTIES"
+	// ErrIncompatibleStatefileSR comes with: SR type.
+	ErrIncompatibleStatefileSR ErrorCode = "INCOMPATIBLE_STATEFILE_SR"
+	// ErrInterfaceHasNoIP comes with: interface.
+	ErrInterfaceHasNoIP ErrorCode = "INTERFACE_HAS_NO_IP"
+	// ErrInternalError comes with: message.
+	ErrInternalError ErrorCode = "INTERNAL_ERROR"
+	// ErrInvalidBaseURL comes with: url.
+	ErrInvalidBaseURL ErrorCode = "INVALID_BASE_URL"
+	// ErrInvalidCidrAddressSpecified comes with: parameter.
+	ErrInvalidCidrAddressSpecified ErrorCode = "INVALID_CIDR_ADDRESS_SPECIFIED"
+	// ErrInvalidClusterStack comes with: cluster_stack.
+	ErrInvalidClusterStack ErrorCode = "INVALID_CLUSTER_STACK"
+	// ErrInvalidDevice comes with: device.
+	ErrInvalidDevice ErrorCode = "INVALID_DEVICE"
+	// ErrInvalidEdition comes with: edition.
+	ErrInvalidEdition ErrorCode = "INVALID_EDITION"
+	// ErrInvalidFeatureString comes with: details.
+	ErrInvalidFeatureString ErrorCode = "INVALID_FEATURE_STRING"
+	// ErrInvalidGpgkeyPath comes with: gpgkey_path.
+	ErrInvalidGpgkeyPath ErrorCode = "INVALID_GPGKEY_PATH"
+	// ErrInvalidIPAddressSpecified comes with: parameter.
+	ErrInvalidIPAddressSpecified ErrorCode = "INVALID_IP_ADDRESS_SPECIFIED"
+	// ErrInvalidNTPConfig comes with: reason.
+	ErrInvalidNTPConfig ErrorCode = "INVALID_NTP_CONFIG"
+	ErrInvalidPatch     ErrorCode = "INVALID_PATCH"
+	// ErrInvalidPatchWithLog comes with: log.
+	ErrInvalidPatchWithLog ErrorCode = "INVALID_PATCH_WITH_LOG"
+	ErrInvalidRepomdXML    ErrorCode = "INVALID_REPOMD_XML"
+	// ErrInvalidRepositoryDomainAllowlist comes with: domains.
+	ErrInvalidRepositoryDomainAllowlist ErrorCode = "INVALID_REPOSITORY_DOMAIN_ALLOWLIST"
+	ErrInvalidRepositoryProxyCredential ErrorCode = "INVALID_REPOSITORY_PROXY_CREDENTIAL"
+	// ErrInvalidRepositoryProxyURL comes with: url.
+	ErrInvalidRepositoryProxyURL ErrorCode = "INVALID_REPOSITORY_PROXY_URL"
+	// ErrInvalidUpdate comes with: info.
+	ErrInvalidUpdate ErrorCode = "INVALID_UPDATE"
+	// ErrInvalidUpdateSyncDay comes with: day.
+	ErrInvalidUpdateSyncDay ErrorCode = "INVALID_UPDATE_SYNC_DAY"
+	ErrInvalidUpdateinfoXML ErrorCode = "INVALID_UPDATEINFO_XML"
+	// ErrInvalidValue comes with: field, value.
+	ErrInvalidValue ErrorCode = "INVALID_VALUE"
+	// ErrIsTunnelAccessPIF comes with: PIF.
+	ErrIsTunnelAccessPIF                             ErrorCode = "IS_TUNNEL_ACCESS_PIF"
+	ErrJoiningHostCannotBeMasterOfOtherHosts         ErrorCode = "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS"
+	ErrJoiningHostCannotHaveVMsWithCurrentOperations ErrorCode = "JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS"
+	ErrJoiningHostConnectionFailed                   ErrorCode = "JOINING_HOST_CONNECTION_FAILED"
+	ErrJoiningHostServiceFailed                      ErrorCode = "JOINING_HOST_SERVICE_FAILED"
+	// ErrLicenceRestriction comes with: feature.
+	ErrLicenceRestriction                ErrorCode = "LICENCE_RESTRICTION"
+	ErrLicenseCannotDowngradeWhileInPool ErrorCode = "LICENSE_CANNOT_DOWNGRADE_WHILE_IN_POOL"
+	// ErrLicenseCheckoutError comes with: code, message.
+	ErrLicenseCheckoutError         ErrorCode = "LICENSE_CHECKOUT_ERROR"
+	ErrLicenseDoesNotSupportPooling ErrorCode = "LICENSE_DOES_NOT_SUPPORT_POOLING"
+	ErrLicenseDoesNotSupportXha     ErrorCode = "LICENSE_DOES_NOT_SUPPORT_XHA"
+	ErrLicenseExpired               ErrorCode = "LICENSE_EXPIRED"
+	ErrLicenseFileDeprecated        ErrorCode = "LICENSE_FILE_DEPRECATED"
+	ErrLicenseHostPoolMismatch      ErrorCode = "LICENSE_HOST_POOL_MISMATCH"
+	ErrLicenseProcessingError       ErrorCode = "LICENSE_PROCESSING_ERROR"
+	// ErrLocationNotUnique comes with: SR, location.
+	ErrLocationNotUnique ErrorCode = "LOCATION_NOT_UNIQUE"
+	// ErrMACDoesNotExist comes with: MAC.
+	ErrMACDoesNotExist ErrorCode = "MAC_DOES_NOT_EXIST"
+	// ErrMACInvalid comes with: MAC.
+	ErrMACInvalid ErrorCode = "MAC_INVALID"
+	// ErrMACStillExists comes with: MAC.
+	ErrMACStillExists ErrorCode = "MAC_STILL_EXISTS"
+	// ErrMapDuplicateKey comes with: type, param_name, uuid, key.
+	ErrMapDuplicateKey ErrorCode = "MAP_DUPLICATE_KEY"
+	// ErrMemoryConstraintViolation comes with: constraint.
+	ErrMemoryConstraintViolation ErrorCode = "MEMORY_CONSTRAINT_VIOLATION"
+	// ErrMemoryConstraintViolationMaxpin comes with: reason.
+	ErrMemoryConstraintViolationMaxpin ErrorCode = "MEMORY_CONSTRAINT_VIOLATION_MAXPIN"
+	ErrMemoryConstraintViolationOrder  ErrorCode = "MEMORY_CONSTRAINT_VIOLATION_ORDER"
+	ErrMessageDeprecated               ErrorCode = "MESSAGE_DEPRECATED"
+	// ErrMessageMethodUnknown comes with: method.
+	ErrMessageMethodUnknown ErrorCode = "MESSAGE_METHOD_UNKNOWN"
+	// ErrMessageParameterCountMismatch comes with: method, expected, received.
+	ErrMessageParameterCountMismatch ErrorCode = "MESSAGE_PARAMETER_COUNT_MISMATCH"
+	ErrMessageRemoved                ErrorCode = "MESSAGE_REMOVED"
+	// ErrMirrorFailed comes with: vdi.
+	ErrMirrorFailed                      ErrorCode = "MIRROR_FAILED"
+	ErrMissingConnectionDetails          ErrorCode = "MISSING_CONNECTION_DETAILS"
+	ErrMultipleUpdateRepositoriesEnabled ErrorCode = "MULTIPLE_UPDATE_REPOSITORIES_ENABLED"
+	// ErrNetworkAlreadyConnected comes with: network, connected PIF.
+	ErrNetworkAlreadyConnected ErrorCode = "NETWORK_ALREADY_CONNECTED"
+	// ErrNetworkContainsPIF comes with: pifs.
+	ErrNetworkContainsPIF ErrorCode = "NETWORK_CONTAINS_PIF"
+	// ErrNetworkContainsVIF comes with: vifs.
+	ErrNetworkContainsVIF ErrorCode = "NETWORK_CONTAINS_VIF"
+	// ErrNetworkHasIncompatibleSRIOVPIFs comes with: PIF, network.
+	ErrNetworkHasIncompatibleSRIOVPIFs ErrorCode = "NETWORK_HAS_INCOMPATIBLE_SRIOV_PIFS"
+	// ErrNetworkHasIncompatibleVLANOnSRIOVPIFs comes with: PIF, network.
+	ErrNetworkHasIncompatibleVLANOnSRIOVPIFs ErrorCode = "NETWORK_HAS_INCOMPATIBLE_VLAN_ON_SRIOV_PIFS"
+	// ErrNetworkIncompatiblePurposes comes with: new_purpose, conflicting_purpose.
+	ErrNetworkIncompatiblePurposes ErrorCode = "NETWORK_INCOMPATIBLE_PURPOSES"
+	// ErrNetworkIncompatibleWithBond comes with: network.
+	ErrNetworkIncompatibleWithBond ErrorCode = "NETWORK_INCOMPATIBLE_WITH_BOND"
+	// ErrNetworkIncompatibleWithSRIOV comes with: network.
+	ErrNetworkIncompatibleWithSRIOV ErrorCode = "NETWORK_INCOMPATIBLE_WITH_SRIOV"
+	// ErrNetworkIncompatibleWithTrunks comes with: network.
+	ErrNetworkIncompatibleWithTrunks ErrorCode = "NETWORK_INCOMPATIBLE_WITH_TRUNKS"
+	// ErrNetworkIncompatibleWithTunnel comes with: network.
+	ErrNetworkIncompatibleWithTunnel ErrorCode = "NETWORK_INCOMPATIBLE_WITH_TUNNEL"
+	// ErrNetworkIncompatibleWithVLANOnBridge comes with: network.
+	ErrNetworkIncompatibleWithVLANOnBridge ErrorCode = "NETWORK_INCOMPATIBLE_WITH_VLAN_ON_BRIDGE"
+	// ErrNetworkIncompatibleWithVLANOnSRIOV comes with: network.
+	ErrNetworkIncompatibleWithVLANOnSRIOV ErrorCode = "NETWORK_INCOMPATIBLE_WITH_VLAN_ON_SRIOV"
+	// ErrNetworkSRIOVAlreadyEnabled comes with: PIF.
+	ErrNetworkSRIOVAlreadyEnabled ErrorCode = "NETWORK_SRIOV_ALREADY_ENABLED"
+	// ErrNetworkSRIOVDisableFailed comes with: PIF, msg.
+	ErrNetworkSRIOVDisableFailed ErrorCode = "NETWORK_SRIOV_DISABLE_FAILED"
+	// ErrNetworkSRIOVEnableFailed comes with: PIF, msg.
+	ErrNetworkSRIOVEnableFailed ErrorCode = "NETWORK_SRIOV_ENABLE_FAILED"
+	// ErrNetworkSRIOVInsufficientCapacity comes with: network.
+	ErrNetworkSRIOVInsufficientCapacity ErrorCode = "NETWORK_SRIOV_INSUFFICIENT_CAPACITY"
+	// ErrNetworkUnmanaged comes with: network.
+	ErrNetworkUnmanaged ErrorCode = "NETWORK_UNMANAGED"
+	// ErrNoClusterHostsReachable comes with: cluster.
+	ErrNoClusterHostsReachable ErrorCode = "NO_CLUSTER_HOSTS_REACHABLE"
+	// ErrNoCompatibleClusterHost comes with: host.
+	ErrNoCompatibleClusterHost  ErrorCode = "NO_COMPATIBLE_CLUSTER_HOST"
+	ErrNoHostsAvailable         ErrorCode = "NO_HOSTS_AVAILABLE"
+	ErrNoLocalStorage           ErrorCode = "NO_LOCAL_STORAGE"
+	ErrNoMoreRedoLogsAllowed    ErrorCode = "NO_MORE_REDO_LOGS_ALLOWED"
+	ErrNoRepositoriesConfigured ErrorCode = "NO_REPOSITORIES_CONFIGURED"
+	ErrNoRepositoryEnabled      ErrorCode = "NO_REPOSITORY_ENABLED"
+	// ErrNotAllowedOnOemEdition comes with: command.
+	ErrNotAllowedOnOemEdition ErrorCode = "NOT_ALLOWED_ON_OEM_EDITION"
+	// ErrNotAllowedWhenNTPIsEnabled comes with: host.
+	ErrNotAllowedWhenNTPIsEnabled ErrorCode = "NOT_ALLOWED_WHEN_NTP_IS_ENABLED"
+	// ErrNotImplemented comes with: function.
+	ErrNotImplemented            ErrorCode = "NOT_IMPLEMENTED"
+	ErrNotInEmergencyMode        ErrorCode = "NOT_IN_EMERGENCY_MODE"
+	ErrNotSupportedDuringUpgrade ErrorCode = "NOT_SUPPORTED_DURING_UPGRADE"
+	// ErrNotSystemDomain comes with: vm.
+	ErrNotSystemDomain ErrorCode = "NOT_SYSTEM_DOMAIN"
+	// ErrNotTrustedCertificate comes with: ref.
+	ErrNotTrustedCertificate ErrorCode = "NOT_TRUSTED_CERTIFICATE"
+	// ErrNvidiaSRIOVMisconfigured comes with: host, device_name.
+	ErrNvidiaSRIOVMisconfigured ErrorCode = "NVIDIA_SRIOV_MISCONFIGURED"
+	// ErrNvidiaToolsError comes with: host.
+	ErrNvidiaToolsError     ErrorCode = "NVIDIA_TOOLS_ERROR"
+	ErrObjectNolongerExists ErrorCode = "OBJECT_NOLONGER_EXISTS"
+	// ErrOnlyAllowedOnOemEdition comes with: command.
+	ErrOnlyAllowedOnOemEdition ErrorCode = "ONLY_ALLOWED_ON_OEM_EDITION"
+	ErrOpenvswitchNotActive    ErrorCode = "OPENVSWITCH_NOT_ACTIVE"
+	// ErrOperationBlocked comes with: ref, code.
+	ErrOperationBlocked ErrorCode = "OPERATION_BLOCKED"
+	// ErrOperationNotAllowed comes with: reason.
+	ErrOperationNotAllowed ErrorCode = "OPERATION_NOT_ALLOWED"
+	// ErrOperationPartiallyFailed comes with: operation.
+	ErrOperationPartiallyFailed ErrorCode = "OPERATION_PARTIALLY_FAILED"
+	// ErrOtherOperationInProgress comes with: class, object, operation_type, operation_ref.
+	ErrOtherOperationInProgress ErrorCode = "OTHER_OPERATION_IN_PROGRESS"
+	// ErrOutOfSpace comes with: location.
+	ErrOutOfSpace ErrorCode = "OUT_OF_SPACE"
+	// ErrPatchAlreadyApplied comes with: patch.
+	ErrPatchAlreadyApplied ErrorCode = "PATCH_ALREADY_APPLIED"
+	// ErrPatchAlreadyExists comes with: uuid.
+	ErrPatchAlreadyExists ErrorCode = "PATCH_ALREADY_EXISTS"
+	// ErrPatchApplyFailed comes with: output.
+	ErrPatchApplyFailed ErrorCode = "PATCH_APPLY_FAILED"
+	// ErrPatchApplyFailedBackupFilesExist comes with: output.
+	ErrPatchApplyFailedBackupFilesExist ErrorCode = "PATCH_APPLY_FAILED_BACKUP_FILES_EXIST"
+	ErrPatchIsApplied                   ErrorCode = "PATCH_IS_APPLIED"
+	// ErrPatchPrecheckFailedIsoMounted comes with: patch.
+	ErrPatchPrecheckFailedIsoMounted ErrorCode = "PATCH_PRECHECK_FAILED_ISO_MOUNTED"
+	// ErrPatchPrecheckFailedOutOfSpace comes with: patch, found_space, required_required.
+	ErrPatchPrecheckFailedOutOfSpace ErrorCode = "PATCH_PRECHECK_FAILED_OUT_OF_SPACE"
+	// ErrPatchPrecheckFailedPrerequisiteMissing comes with: patch, prerequisite_patch_uuid_list.
+	ErrPatchPrecheckFailedPrerequisiteMissing ErrorCode = "PATCH_PRECHECK_FAILED_PREREQUISITE_MISSING"
+	// ErrPatchPrecheckFailedUnknownError comes with: patch, info.
+	ErrPatchPrecheckFailedUnknownError ErrorCode = "PATCH_PRECHECK_FAILED_UNKNOWN_ERROR"
+	// ErrPatchPrecheckFailedVMRunning comes with: patch.
+	ErrPatchPrecheckFailedVMRunning ErrorCode = "PATCH_PRECHECK_FAILED_VM_RUNNING"
+	// ErrPatchPrecheckFailedWrongServerBuild comes with: patch, found_build, required_build.
+	ErrPatchPrecheckFailedWrongServerBuild ErrorCode = "PATCH_PRECHECK_FAILED_WRONG_SERVER_BUILD"
+	// ErrPatchPrecheckFailedWrongServerVersion comes with: patch, found_version, required_version.
+	ErrPatchPrecheckFailedWrongServerVersion ErrorCode = "PATCH_PRECHECK_FAILED_WRONG_SERVER_VERSION"
+	// ErrPBDExists comes with: sr, host, pbd.
+	ErrPBDExists ErrorCode = "PBD_EXISTS"
+	// ErrPermissionDenied comes with: message.
+	ErrPermissionDenied ErrorCode = "PERMISSION_DENIED"
+	// ErrPGPUInUseByVM comes with: VMs.
+	ErrPGPUInUseByVM ErrorCode = "PGPU_IN_USE_BY_VM"
+	// ErrPGPUInsufficientCapacityForVGPU comes with: pgpu, vgpu_type.
+	ErrPGPUInsufficientCapacityForVGPU ErrorCode = "PGPU_INSUFFICIENT_CAPACITY_FOR_VGPU"
+	// ErrPGPUNotCompatibleWithGPUGroup comes with: type, group_types.
+	ErrPGPUNotCompatibleWithGPUGroup ErrorCode = "PGPU_NOT_COMPATIBLE_WITH_GPU_GROUP"
+	// ErrPIFAllowsUnplug comes with: PIF.
+	ErrPIFAllowsUnplug ErrorCode = "PIF_ALLOWS_UNPLUG"
+	// ErrPIFAlreadyBonded comes with: PIF.
+	ErrPIFAlreadyBonded        ErrorCode = "PIF_ALREADY_BONDED"
+	ErrPIFBondMoreThanOneIP    ErrorCode = "PIF_BOND_MORE_THAN_ONE_IP"
+	ErrPIFBondNeedsMoreMembers ErrorCode = "PIF_BOND_NEEDS_MORE_MEMBERS"
+	ErrPIFCannotBondCrossHost  ErrorCode = "PIF_CANNOT_BOND_CROSS_HOST"
+	// ErrPIFConfigurationError comes with: PIF, msg.
+	ErrPIFConfigurationError ErrorCode = "PIF_CONFIGURATION_ERROR"
+	ErrPIFDeviceNotFound     ErrorCode = "PIF_DEVICE_NOT_FOUND"
+	// ErrPIFDoesNotAllowUnplug comes with: PIF.
+	ErrPIFDoesNotAllowUnplug ErrorCode = "PIF_DOES_NOT_ALLOW_UNPLUG"
+	// ErrPIFHasFcoeSRInUse comes with: PIF, SR.
+	ErrPIFHasFcoeSRInUse ErrorCode = "PIF_HAS_FCOE_SR_IN_USE"
+	// ErrPIFHasNoNetworkConfiguration comes with: PIF.
+	ErrPIFHasNoNetworkConfiguration ErrorCode = "PIF_HAS_NO_NETWORK_CONFIGURATION"
+	// ErrPIFHasNoV6NetworkConfiguration comes with: PIF.
+	ErrPIFHasNoV6NetworkConfiguration ErrorCode = "PIF_HAS_NO_V6_NETWORK_CONFIGURATION"
+	// ErrPIFIncompatiblePrimaryAddressType comes with: PIF.
+	ErrPIFIncompatiblePrimaryAddressType ErrorCode = "PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE"
+	// ErrPIFIsManagementInterface comes with: PIF.
+	ErrPIFIsManagementInterface ErrorCode = "PIF_IS_MANAGEMENT_INTERFACE"
+	// ErrPIFIsNotPhysical comes with: PIF.
+	ErrPIFIsNotPhysical ErrorCode = "PIF_IS_NOT_PHYSICAL"
+	// ErrPIFIsNotSRIOVCapable comes with: PIF.
+	ErrPIFIsNotSRIOVCapable ErrorCode = "PIF_IS_NOT_SRIOV_CAPABLE"
+	// ErrPIFIsPhysical comes with: PIF.
+	ErrPIFIsPhysical ErrorCode = "PIF_IS_PHYSICAL"
+	// ErrPIFIsSRIOVLogical comes with: PIF.
+	ErrPIFIsSRIOVLogical ErrorCode = "PIF_IS_SRIOV_LOGICAL"
+	// ErrPIFIsVLAN comes with: PIF.
+	ErrPIFIsVLAN ErrorCode = "PIF_IS_VLAN"
+	// ErrPIFNotAttachedToHost comes with: pif, host.
+	ErrPIFNotAttachedToHost ErrorCode = "PIF_NOT_ATTACHED_TO_HOST"
+	// ErrPIFNotPresent comes with: host, network.
+	ErrPIFNotPresent ErrorCode = "PIF_NOT_PRESENT"
+	// ErrPIFSRIOVStillExists comes with: PIF.
+	ErrPIFSRIOVStillExists ErrorCode = "PIF_SRIOV_STILL_EXISTS"
+	// ErrPIFTunnelStillExists comes with: PIF.
+	ErrPIFTunnelStillExists ErrorCode = "PIF_TUNNEL_STILL_EXISTS"
+	// ErrPIFUnmanaged comes with: PIF.
+	ErrPIFUnmanaged ErrorCode = "PIF_UNMANAGED"
+	// ErrPIFVLANExists comes with: PIF.
+	ErrPIFVLANExists ErrorCode = "PIF_VLAN_EXISTS"
+	// ErrPIFVLANStillExists comes with: PIF.
+	ErrPIFVLANStillExists ErrorCode = "PIF_VLAN_STILL_EXISTS"
+	ErrPool               ErrorCode = "POOL_"
+	// ErrPoolAuthAlreadyEnabled comes with: host.
+	ErrPoolAuthAlreadyEnabled                ErrorCode = "POOL_AUTH_ALREADY_ENABLED"
+	ErrPoolJoiningExternalAuthMismatch       ErrorCode = "POOL_JOINING_EXTERNAL_AUTH_MISMATCH"
+	ErrPoolJoiningHostCACertificatesConflict ErrorCode = "POOL_JOINING_HOST_CA_CERTIFICATES_CONFLICT"
+	ErrPoolJoiningHostHasBonds               ErrorCode = "POOL_JOINING_HOST_HAS_BONDS"
+	ErrPoolJoiningHostHasNetworkSriovs       ErrorCode = "POOL_JOINING_HOST_HAS_NETWORK_SRIOVS"
+	ErrPoolJoiningHostHasNonManagementVlans  ErrorCode = "POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS"
+	ErrPoolJoiningHostHasTunnels             ErrorCode = "POOL_JOINING_HOST_HAS_TUNNELS"
+	// ErrPoolJoiningHostManagementVLANDoesNotMatch comes with: local, remote.
+	ErrPoolJoiningHostManagementVLANDoesNotMatch    ErrorCode = "POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH"
+	ErrPoolJoiningHostMustHavePhysicalManagementNic ErrorCode = "POOL_JOINING_HOST_MUST_HAVE_PHYSICAL_MANAGEMENT_NIC"
+	// ErrPoolJoiningHostMustHaveSameAPIVersion comes with: host_api_version, master_api_version.
+	ErrPoolJoiningHostMustHaveSameAPIVersion ErrorCode = "POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION"
+	// ErrPoolJoiningHostMustHaveSameDbSchema comes with: host_db_schema, master_db_schema.
+	ErrPoolJoiningHostMustHaveSameDbSchema       ErrorCode = "POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA"
+	ErrPoolJoiningHostMustHaveSameProductVersion ErrorCode = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
+	ErrPoolJoiningHostMustOnlyHavePhysicalPIFs   ErrorCode = "POOL_JOINING_HOST_MUST_ONLY_HAVE_PHYSICAL_PIFS"
+	ErrPoolJoiningHostTLSVerificationMismatch    ErrorCode = "POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH"
+	// ErrPoolJoiningHostTrustedCertificatesConflict comes with: ref_in_pool, ref_on_host.
+	ErrPoolJoiningHostTrustedCertificatesConflict ErrorCode = "POOL_JOINING_HOST_TRUSTED_CERTIFICATES_CONFLICT"
+	// ErrPoolJoiningMasterCertificateNotInPoolBundle comes with: master_uuid.
+	ErrPoolJoiningMasterCertificateNotInPoolBundle ErrorCode = "POOL_JOINING_MASTER_CERTIFICATE_NOT_IN_POOL_BUNDLE"
+	// ErrPoolJoiningPoolBundleEmptyAfterImport comes with: bundle_path.
+	ErrPoolJoiningPoolBundleEmptyAfterImport ErrorCode = "POOL_JOINING_POOL_BUNDLE_EMPTY_AFTER_IMPORT"
+	// ErrPoolJoiningPoolCannotEnableClusteringOnVLANNetwork comes with: vlan.
+	ErrPoolJoiningPoolCannotEnableClusteringOnVLANNetwork ErrorCode = "POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK"
+	// ErrPoolJoiningSMFeaturesIncompatible comes with: pool_sm_ref, candidate_sm_ref.
+	ErrPoolJoiningSMFeaturesIncompatible ErrorCode = "POOL_JOINING_SM_FEATURES_INCOMPATIBLE"
+	ErrPoolSecretRotationPending         ErrorCode = "POOL_SECRET_ROTATION_PENDING"
+	ErrProvisionFailedOutOfSpace         ErrorCode = "PROVISION_FAILED_OUT_OF_SPACE"
+	ErrProvisionOnlyAllowedOnTemplate    ErrorCode = "PROVISION_ONLY_ALLOWED_ON_TEMPLATE"
+	// ErrPUSBVDIConflict comes with: PUSB, VDI.
+	ErrPUSBVDIConflict ErrorCode = "PUSB_VDI_CONFLICT"
+	// ErrPVSCacheStorageAlreadyPresent comes with: site, host.
+	ErrPVSCacheStorageAlreadyPresent ErrorCode = "PVS_CACHE_STORAGE_ALREADY_PRESENT"
+	// ErrPVSCacheStorageIsInUse comes with: PVS_cache_storage.
+	ErrPVSCacheStorageIsInUse ErrorCode = "PVS_CACHE_STORAGE_IS_IN_USE"
+	// ErrPVSProxyAlreadyPresent comes with: proxies.
+	ErrPVSProxyAlreadyPresent ErrorCode = "PVS_PROXY_ALREADY_PRESENT"
+	// ErrPVSProxyPresentOnHigherVIFDevice comes with: device.
+	ErrPVSProxyPresentOnHigherVIFDevice ErrorCode = "PVS_PROXY_PRESENT_ON_HIGHER_VIF_DEVICE"
+	// ErrPVSServerAddressInUse comes with: address.
+	ErrPVSServerAddressInUse ErrorCode = "PVS_SERVER_ADDRESS_IN_USE"
+	// ErrPVSSiteContainsRunningProxies comes with: proxies.
+	ErrPVSSiteContainsRunningProxies ErrorCode = "PVS_SITE_CONTAINS_RUNNING_PROXIES"
+	// ErrPVSSiteContainsServers comes with: servers.
+	ErrPVSSiteContainsServers  ErrorCode = "PVS_SITE_CONTAINS_SERVERS"
+	ErrPVSVIFMustBeFirstDevice ErrorCode = "PVS_VIF_MUST_BE_FIRST_DEVICE"
+	// ErrRBACPermissionDenied comes with: permission, message.
+	ErrRBACPermissionDenied         ErrorCode = "RBAC_PERMISSION_DENIED"
+	ErrRedoLogIsEnabled             ErrorCode = "REDO_LOG_IS_ENABLED"
+	ErrRepoShouldBeSingleOneEnabled ErrorCode = "REPO_SHOULD_BE_SINGLE_ONE_ENABLED"
+	// ErrRepositoryAlreadyExists comes with: ref.
+	ErrRepositoryAlreadyExists ErrorCode = "REPOSITORY_ALREADY_EXISTS"
+	ErrRepositoryCleanupFailed ErrorCode = "REPOSITORY_CLEANUP_FAILED"
+	ErrRepositoryIsInUse       ErrorCode = "REPOSITORY_IS_IN_USE"
+	ErrReposyncFailed          ErrorCode = "REPOSYNC_FAILED"
+	// ErrRequiredPIFIsUnplugged comes with: PIF.
+	ErrRequiredPIFIsUnplugged     ErrorCode = "REQUIRED_PIF_IS_UNPLUGGED"
+	ErrRestoreIncompatibleVersion ErrorCode = "RESTORE_INCOMPATIBLE_VERSION"
+	// ErrRestoreScriptFailed comes with: log.
+	ErrRestoreScriptFailed            ErrorCode = "RESTORE_SCRIPT_FAILED"
+	ErrRestoreTargetMgmtIfNotInBackup ErrorCode = "RESTORE_TARGET_MGMT_IF_NOT_IN_BACKUP"
+	// ErrRestoreTargetMissingDevice comes with: device.
+	ErrRestoreTargetMissingDevice    ErrorCode = "RESTORE_TARGET_MISSING_DEVICE"
+	ErrRevertOnlyAllowedOnSnapshot   ErrorCode = "REVERT_ONLY_ALLOWED_ON_SNAPSHOT"
+	ErrRoleAlreadyExists             ErrorCode = "ROLE_ALREADY_EXISTS"
+	ErrRoleNotFound                  ErrorCode = "ROLE_NOT_FOUND"
+	ErrServerCertificateChainInvalid ErrorCode = "SERVER_CERTIFICATE_CHAIN_INVALID"
+	// ErrServerCertificateExpired comes with: now, not_after.
+	ErrServerCertificateExpired ErrorCode = "SERVER_CERTIFICATE_EXPIRED"
+	ErrServerCertificateInvalid ErrorCode = "SERVER_CERTIFICATE_INVALID"
+	// ErrServerCertificateKeyAlgorithmNotSupported comes with: algorithm_oid.
+	ErrServerCertificateKeyAlgorithmNotSupported ErrorCode = "SERVER_CERTIFICATE_KEY_ALGORITHM_NOT_SUPPORTED"
+	ErrServerCertificateKeyInvalid               ErrorCode = "SERVER_CERTIFICATE_KEY_INVALID"
+	ErrServerCertificateKeyMismatch              ErrorCode = "SERVER_CERTIFICATE_KEY_MISMATCH"
+	// ErrServerCertificateKeyRsaLengthNotSupported comes with: length.
+	ErrServerCertificateKeyRsaLengthNotSupported ErrorCode = "SERVER_CERTIFICATE_KEY_RSA_LENGTH_NOT_SUPPORTED"
+	ErrServerCertificateKeyRsaMultiNotSupported  ErrorCode = "SERVER_CERTIFICATE_KEY_RSA_MULTI_NOT_SUPPORTED"
+	// ErrServerCertificateNotValidYet comes with: now, not_before.
+	ErrServerCertificateNotValidYet           ErrorCode = "SERVER_CERTIFICATE_NOT_VALID_YET"
+	ErrServerCertificateSignatureNotSupported ErrorCode = "SERVER_CERTIFICATE_SIGNATURE_NOT_SUPPORTED"
+	ErrSessionAuthenticationFailed            ErrorCode = "SESSION_AUTHENTICATION_FAILED"
+	// ErrSessionAuthorizationFailed comes with: username, msg.
+	ErrSessionAuthorizationFailed ErrorCode = "SESSION_AUTHORIZATION_FAILED"
+	// ErrSessionInvalid comes with: handle.
+	ErrSessionInvalid ErrorCode = "SESSION_INVALID"
+	// ErrSessionNotRegistered comes with: handle.
+	ErrSessionNotRegistered ErrorCode = "SESSION_NOT_REGISTERED"
+	// ErrSetConsoleTimeoutPartiallyFailed comes with: hosts.
+	ErrSetConsoleTimeoutPartiallyFailed ErrorCode = "SET_CONSOLE_TIMEOUT_PARTIALLY_FAILED"
+	// ErrSetSSHAutoModePartiallyFailed comes with: hosts.
+	ErrSetSSHAutoModePartiallyFailed ErrorCode = "SET_SSH_AUTO_MODE_PARTIALLY_FAILED"
+	// ErrSetSSHTimeoutPartiallyFailed comes with: hosts.
+	ErrSetSSHTimeoutPartiallyFailed     ErrorCode = "SET_SSH_TIMEOUT_PARTIALLY_FAILED"
+	ErrSlaveRequiresManagementInterface ErrorCode = "SLAVE_REQUIRES_MANAGEMENT_INTERFACE"
+	// ErrSMPluginCommunicationFailure comes with: sm.
+	ErrSMPluginCommunicationFailure ErrorCode = "SM_PLUGIN_COMMUNICATION_FAILURE"
+	// ErrSRAttachFailed comes with: sr.
+	ErrSRAttachFailed ErrorCode = "SR_ATTACH_FAILED"
+	ErrSRAttached     ErrorCode = "SR_ATTACHED"
+	// ErrSRBackendFailure comes with: status, stdout, stderr.
+	ErrSRBackendFailure ErrorCode = "SR_BACKEND_FAILURE"
+	ErrSRDeviceInUse    ErrorCode = "SR_DEVICE_IN_USE"
+	// ErrSRDoesNotSupportMigration comes with: sr, capabilities.
+	ErrSRDoesNotSupportMigration ErrorCode = "SR_DOES_NOT_SUPPORT_MIGRATION"
+	// ErrSRFull comes with: requested, maximum.
+	ErrSRFull ErrorCode = "SR_FULL"
+	// ErrSRHasMultiplePBDs comes with: PBD.
+	ErrSRHasMultiplePBDs ErrorCode = "SR_HAS_MULTIPLE_PBDS"
+	// ErrSRHasNoPBDs comes with: sr.
+	ErrSRHasNoPBDs ErrorCode = "SR_HAS_NO_PBDS"
+	// ErrSRHasPBD comes with: sr.
+	ErrSRHasPBD ErrorCode = "SR_HAS_PBD"
+	// ErrSRIndestructible comes with: sr.
+	ErrSRIndestructible ErrorCode = "SR_INDESTRUCTIBLE"
+	// ErrSRIsCacheSR comes with: host.
+	ErrSRIsCacheSR ErrorCode = "SR_IS_CACHE_SR"
+	// ErrSRNotAttached comes with: sr.
+	ErrSRNotAttached ErrorCode = "SR_NOT_ATTACHED"
+	ErrSRNotEmpty    ErrorCode = "SR_NOT_EMPTY"
+	// ErrSRNotSharable comes with: sr, host.
+	ErrSRNotSharable ErrorCode = "SR_NOT_SHARABLE"
+	ErrSRNotShared   ErrorCode = "SR_NOT_SHARED"
+	// ErrSROperationNotSupported comes with: sr.
+	ErrSROperationNotSupported ErrorCode = "SR_OPERATION_NOT_SUPPORTED"
+	// ErrSRRequiresUpgrade comes with: SR.
+	ErrSRRequiresUpgrade ErrorCode = "SR_REQUIRES_UPGRADE"
+	// ErrSRSourceSpaceInsufficient comes with: sr.
+	ErrSRSourceSpaceInsufficient ErrorCode = "SR_SOURCE_SPACE_INSUFFICIENT"
+	// ErrSRSuspendSpaceInsufficient comes with: sr.
+	ErrSRSuspendSpaceInsufficient ErrorCode = "SR_SUSPEND_SPACE_INSUFFICIENT"
+	// ErrSRUnhealthy comes with: sr, health, fix.
+	ErrSRUnhealthy ErrorCode = "SR_UNHEALTHY"
+	// ErrSRUnknownDriver comes with: driver.
+	ErrSRUnknownDriver ErrorCode = "SR_UNKNOWN_DRIVER"
+	// ErrSRUUIDExists comes with: uuid.
+	ErrSRUUIDExists       ErrorCode = "SR_UUID_EXISTS"
+	ErrSRVDILockingFailed ErrorCode = "SR_VDI_LOCKING_FAILED"
+	// ErrSSLVerifyError comes with: reason.
+	ErrSSLVerifyError          ErrorCode = "SSL_VERIFY_ERROR"
+	ErrSubjectAlreadyExists    ErrorCode = "SUBJECT_ALREADY_EXISTS"
+	ErrSubjectCannotBeResolved ErrorCode = "SUBJECT_CANNOT_BE_RESOLVED"
+	// ErrSuspendImageNotAccessible comes with: vdi.
+	ErrSuspendImageNotAccessible           ErrorCode = "SUSPEND_IMAGE_NOT_ACCESSIBLE"
+	ErrSuspendVDIReplacementIsNotIdentical ErrorCode = "SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL"
+	ErrSyncBundleInProgress                ErrorCode = "SYNC_BUNDLE_IN_PROGRESS"
+	ErrSyncUpdatesInProgress               ErrorCode = "SYNC_UPDATES_IN_PROGRESS"
+	// ErrSysprep comes with: vm, message.
+	ErrSysprep                     ErrorCode = "SYSPREP"
+	ErrSystemStatusMustUseTarOnOem ErrorCode = "SYSTEM_STATUS_MUST_USE_TAR_ON_OEM"
+	// ErrSystemStatusRetrievalFailed comes with: reason.
+	ErrSystemStatusRetrievalFailed ErrorCode = "SYSTEM_STATUS_RETRIEVAL_FAILED"
+	// ErrTaskCancelled comes with: task.
+	ErrTaskCancelled ErrorCode = "TASK_CANCELLED"
+	// ErrTelemetryNextCollectionTooLate comes with: timestamp.
+	ErrTelemetryNextCollectionTooLate ErrorCode = "TELEMETRY_NEXT_COLLECTION_TOO_LATE"
+	// ErrTLSConnectionFailed comes with: address, port.
+	ErrTLSConnectionFailed             ErrorCode = "TLS_CONNECTION_FAILED"
+	ErrTLSVerificationEnableInProgress ErrorCode = "TLS_VERIFICATION_ENABLE_IN_PROGRESS"
+	ErrTLSVerificationNotEnabledInPool ErrorCode = "TLS_VERIFICATION_NOT_ENABLED_IN_POOL"
+	ErrTooBusy                         ErrorCode = "TOO_BUSY"
+	ErrTooManyGroups                   ErrorCode = "TOO_MANY_GROUPS"
+	ErrTooManyPendingTasks             ErrorCode = "TOO_MANY_PENDING_TASKS"
+	// ErrTooManyStorageMigrates comes with: number.
+	ErrTooManyStorageMigrates ErrorCode = "TOO_MANY_STORAGE_MIGRATES"
+	// ErrTooManyVusbs comes with: number.
+	ErrTooManyVusbs ErrorCode = "TOO_MANY_VUSBS"
+	// ErrTransportPIFNotConfigured comes with: PIF.
+	ErrTransportPIFNotConfigured ErrorCode = "TRANSPORT_PIF_NOT_CONFIGURED"
+	// ErrTrustedCertificateAlreadyExists comes with: fingerprint.
+	ErrTrustedCertificateAlreadyExists ErrorCode = "TRUSTED_CERTIFICATE_ALREADY_EXISTS"
+	// ErrTrustedCertificateExpired comes with: now, not_after.
+	ErrTrustedCertificateExpired ErrorCode = "TRUSTED_CERTIFICATE_EXPIRED"
+	ErrTrustedCertificateInvalid ErrorCode = "TRUSTED_CERTIFICATE_INVALID"
+	// ErrTrustedCertificateNotValidYet comes with: now, not_before.
+	ErrTrustedCertificateNotValidYet ErrorCode = "TRUSTED_CERTIFICATE_NOT_VALID_YET"
+	// ErrUnimplementedInSMBackend comes with: message.
+	ErrUnimplementedInSMBackend ErrorCode = "UNIMPLEMENTED_IN_SM_BACKEND"
+	// ErrUnknownBootloader comes with: vm, bootloader.
+	ErrUnknownBootloader ErrorCode = "UNKNOWN_BOOTLOADER"
+	// ErrUpdateAlreadyApplied comes with: update.
+	ErrUpdateAlreadyApplied ErrorCode = "UPDATE_ALREADY_APPLIED"
+	// ErrUpdateAlreadyAppliedInPool comes with: update.
+	ErrUpdateAlreadyAppliedInPool ErrorCode = "UPDATE_ALREADY_APPLIED_IN_POOL"
+	// ErrUpdateAlreadyExists comes with: uuid.
+	ErrUpdateAlreadyExists ErrorCode = "UPDATE_ALREADY_EXISTS"
+	// ErrUpdateApplyFailed comes with: output.
+	ErrUpdateApplyFailed ErrorCode = "UPDATE_APPLY_FAILED"
+	ErrUpdateIsApplied   ErrorCode = "UPDATE_IS_APPLIED"
+	// ErrUpdatePoolApplyFailed comes with: hosts.
+	ErrUpdatePoolApplyFailed ErrorCode = "UPDATE_POOL_APPLY_FAILED"
+	// ErrUpdatePrecheckFailedConflictPresent comes with: update, conflict_update.
+	ErrUpdatePrecheckFailedConflictPresent ErrorCode = "UPDATE_PRECHECK_FAILED_CONFLICT_PRESENT"
+	// ErrUpdatePrecheckFailedGpgkeyNotImported comes with: update.
+	ErrUpdatePrecheckFailedGpgkeyNotImported ErrorCode = "UPDATE_PRECHECK_FAILED_GPGKEY_NOT_IMPORTED"
+	// ErrUpdatePrecheckFailedOutOfSpace comes with: update, available_space, required_space .
+	ErrUpdatePrecheckFailedOutOfSpace ErrorCode = "UPDATE_PRECHECK_FAILED_OUT_OF_SPACE"
+	// ErrUpdatePrecheckFailedPrerequisiteMissing comes with: update, prerequisite_update.
+	ErrUpdatePrecheckFailedPrerequisiteMissing ErrorCode = "UPDATE_PRECHECK_FAILED_PREREQUISITE_MISSING"
+	// ErrUpdatePrecheckFailedUnknownError comes with: update, info.
+	ErrUpdatePrecheckFailedUnknownError ErrorCode = "UPDATE_PRECHECK_FAILED_UNKNOWN_ERROR"
+	// ErrUpdatePrecheckFailedWrongServerVersion comes with: update, installed_version, required_version .
+	ErrUpdatePrecheckFailedWrongServerVersion             ErrorCode = "UPDATE_PRECHECK_FAILED_WRONG_SERVER_VERSION"
+	ErrUpdateSyncingRemotePoolCoordinatorConnectionFailed ErrorCode = "UPDATE_SYNCING_REMOTE_POOL_COORDINATOR_CONNECTION_FAILED"
+	ErrUpdateSyncingRemotePoolCoordinatorServiceFailed    ErrorCode = "UPDATE_SYNCING_REMOTE_POOL_COORDINATOR_SERVICE_FAILED"
+	ErrUpdateinfoHashMismatch                             ErrorCode = "UPDATEINFO_HASH_MISMATCH"
+	// ErrUSBAlreadyAttached comes with: PUSB, VM.
+	ErrUSBAlreadyAttached ErrorCode = "USB_ALREADY_ATTACHED"
+	// ErrUSBGroupConflict comes with: USB_group.
+	ErrUSBGroupConflict ErrorCode = "USB_GROUP_CONFLICT"
+	// ErrUSBGroupContainsNoPusbs comes with: usb_group.
+	ErrUSBGroupContainsNoPusbs ErrorCode = "USB_GROUP_CONTAINS_NO_PUSBS"
+	// ErrUSBGroupContainsPUSB comes with: pusbs.
+	ErrUSBGroupContainsPUSB ErrorCode = "USB_GROUP_CONTAINS_PUSB"
+	// ErrUSBGroupContainsVUSB comes with: vusbs.
+	ErrUSBGroupContainsVUSB ErrorCode = "USB_GROUP_CONTAINS_VUSB"
+	// ErrUserIsNotLocalSuperuser comes with: msg.
+	ErrUserIsNotLocalSuperuser ErrorCode = "USER_IS_NOT_LOCAL_SUPERUSER"
+	// ErrUUIDInvalid comes with: type, uuid.
+	ErrUUIDInvalid ErrorCode = "UUID_INVALID"
+	ErrV6dFailure  ErrorCode = "V6D_FAILURE"
+	// ErrValueNotSupported comes with: field, value, reason.
+	ErrValueNotSupported    ErrorCode = "VALUE_NOT_SUPPORTED"
+	ErrVBDCdsMustBeReadonly ErrorCode = "VBD_CDS_MUST_BE_READONLY"
+	// ErrVBDIsEmpty comes with: vbd.
+	ErrVBDIsEmpty ErrorCode = "VBD_IS_EMPTY"
+	ErrVBDMissing ErrorCode = "VBD_MISSING"
+	// ErrVBDNotEmpty comes with: vbd.
+	ErrVBDNotEmpty ErrorCode = "VBD_NOT_EMPTY"
+	// ErrVBDNotRemovableMedia comes with: vbd.
+	ErrVBDNotRemovableMedia ErrorCode = "VBD_NOT_REMOVABLE_MEDIA"
+	// ErrVBDNotUnpluggable comes with: vbd.
+	ErrVBDNotUnpluggable ErrorCode = "VBD_NOT_UNPLUGGABLE"
+	// ErrVBDTrayLocked comes with: vbd.
+	ErrVBDTrayLocked ErrorCode = "VBD_TRAY_LOCKED"
+	// ErrVCPUMaxNotCoresPerSocketMultiple comes with: vcpu_max, cores_per_socket.
+	ErrVCPUMaxNotCoresPerSocketMultiple ErrorCode = "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE"
+	// ErrVDICBTEnabled comes with: vdi.
+	ErrVDICBTEnabled ErrorCode = "VDI_CBT_ENABLED"
+	// ErrVDIContainsMetadataOfThisPool comes with: vdi, pool.
+	ErrVDIContainsMetadataOfThisPool ErrorCode = "VDI_CONTAINS_METADATA_OF_THIS_POOL"
+	ErrVDIContentIDMissing           ErrorCode = "VDI_CONTENT_ID_MISSING"
+	ErrVDICopyFailed                 ErrorCode = "VDI_COPY_FAILED"
+	// ErrVDIHasRRDs comes with: vdi.
+	ErrVDIHasRRDs ErrorCode = "VDI_HAS_RRDS"
+	// ErrVDIInUse comes with: vdi, operation.
+	ErrVDIInUse ErrorCode = "VDI_IN_USE"
+	// ErrVDIIncompatibleType comes with: vdi, type.
+	ErrVDIIncompatibleType ErrorCode = "VDI_INCOMPATIBLE_TYPE"
+	ErrVDIIOError          ErrorCode = "VDI_IO_ERROR"
+	// ErrVDIIsAPhysicalDevice comes with: vdi.
+	ErrVDIIsAPhysicalDevice ErrorCode = "VDI_IS_A_PHYSICAL_DEVICE"
+	// ErrVDIIsEncrypted comes with: vdi.
+	ErrVDIIsEncrypted ErrorCode = "VDI_IS_ENCRYPTED"
+	// ErrVDIIsNotIso comes with: vdi, type.
+	ErrVDIIsNotIso   ErrorCode = "VDI_IS_NOT_ISO"
+	ErrVDIIsSharable ErrorCode = "VDI_IS_SHARABLE"
+	// ErrVDILocationMissing comes with: sr, location.
+	ErrVDILocationMissing ErrorCode = "VDI_LOCATION_MISSING"
+	// ErrVDIMissing comes with: sr, vdi.
+	ErrVDIMissing ErrorCode = "VDI_MISSING"
+	// ErrVDINeedsVMForMigrate comes with: vdi.
+	ErrVDINeedsVMForMigrate ErrorCode = "VDI_NEEDS_VM_FOR_MIGRATE"
+	// ErrVDINoCBTMetadata comes with: vdi.
+	ErrVDINoCBTMetadata ErrorCode = "VDI_NO_CBT_METADATA"
+	// ErrVDINotAvailable comes with: vdi.
+	ErrVDINotAvailable ErrorCode = "VDI_NOT_AVAILABLE"
+	// ErrVDINotInMap comes with: vdi.
+	ErrVDINotInMap ErrorCode = "VDI_NOT_IN_MAP"
+	// ErrVDINotManaged comes with: vdi.
+	ErrVDINotManaged ErrorCode = "VDI_NOT_MANAGED"
+	// ErrVDINotSparse comes with: vdi.
+	ErrVDINotSparse                           ErrorCode = "VDI_NOT_SPARSE"
+	ErrVDIOnBootModeIncompatibleWithOperation ErrorCode = "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION"
+	// ErrVDIReadonly comes with: vdi.
+	ErrVDIReadonly ErrorCode = "VDI_READONLY"
+	// ErrVDITooLarge comes with: vdi, maximum size.
+	ErrVDITooLarge ErrorCode = "VDI_TOO_LARGE"
+	// ErrVDITooSmall comes with: vdi, minimum size.
+	ErrVDITooSmall ErrorCode = "VDI_TOO_SMALL"
+	// ErrVGPUDestinationIncompatible comes with: reason, vgpu, host.
+	ErrVGPUDestinationIncompatible ErrorCode = "VGPU_DESTINATION_INCOMPATIBLE"
+	// ErrVGPUGuestDriverLimit comes with: reason, vm, host.
+	ErrVGPUGuestDriverLimit ErrorCode = "VGPU_GUEST_DRIVER_LIMIT"
+	// ErrVGPUSuspensionNotSupported comes with: reason, vgpu, host.
+	ErrVGPUSuspensionNotSupported ErrorCode = "VGPU_SUSPENSION_NOT_SUPPORTED"
+	// ErrVGPUTypeNoLongerSupported comes with: type.
+	ErrVGPUTypeNoLongerSupported ErrorCode = "VGPU_TYPE_NO_LONGER_SUPPORTED"
+	// ErrVGPUTypeNotCompatible comes with: type.
+	ErrVGPUTypeNotCompatible ErrorCode = "VGPU_TYPE_NOT_COMPATIBLE"
+	// ErrVGPUTypeNotCompatibleWithRunningType comes with: pgpu, type, running_type.
+	ErrVGPUTypeNotCompatibleWithRunningType ErrorCode = "VGPU_TYPE_NOT_COMPATIBLE_WITH_RUNNING_TYPE"
+	// ErrVGPUTypeNotEnabled comes with: type, enabled_types.
+	ErrVGPUTypeNotEnabled ErrorCode = "VGPU_TYPE_NOT_ENABLED"
+	// ErrVGPUTypeNotSupported comes with: type, supported_types.
+	ErrVGPUTypeNotSupported ErrorCode = "VGPU_TYPE_NOT_SUPPORTED"
+	// ErrVIFInUse comes with: network, VIF.
+	ErrVIFInUse ErrorCode = "VIF_IN_USE"
+	// ErrVIFNotInMap comes with: vif.
+	ErrVIFNotInMap ErrorCode = "VIF_NOT_IN_MAP"
+	// ErrVLANInUse comes with: device, vlan.
+	ErrVLANInUse ErrorCode = "VLAN_IN_USE"
+	// ErrVLANTagInvalid comes with: VLAN.
+	ErrVLANTagInvalid ErrorCode = "VLAN_TAG_INVALID"
+	// ErrVMAssignedToProtectionPolicy comes with: vm, vmpp.
+	ErrVMAssignedToProtectionPolicy ErrorCode = "VM_ASSIGNED_TO_PROTECTION_POLICY"
+	// ErrVMAssignedToSnapshotSchedule comes with: vm, vmss.
+	ErrVMAssignedToSnapshotSchedule                                ErrorCode = "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE"
+	ErrVMAttachedToMoreThanOneVDIWithTimeoffsetMarkedAsResetOnBoot ErrorCode = "VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT"
+	// ErrVMBadPowerState comes with: vm, expected, actual.
+	ErrVMBadPowerState         ErrorCode = "VM_BAD_POWER_STATE"
+	ErrVMBIOSStringsAlreadySet ErrorCode = "VM_BIOS_STRINGS_ALREADY_SET"
+	// ErrVMCallPluginRateLimit comes with: VM, interval, wait.
+	ErrVMCallPluginRateLimit ErrorCode = "VM_CALL_PLUGIN_RATE_LIMIT"
+	// ErrVMCannotDeleteDefaultTemplate comes with: vm.
+	ErrVMCannotDeleteDefaultTemplate ErrorCode = "VM_CANNOT_DELETE_DEFAULT_TEMPLATE"
+	// ErrVMCheckpointResumeFailed comes with: vm.
+	ErrVMCheckpointResumeFailed ErrorCode = "VM_CHECKPOINT_RESUME_FAILED"
+	// ErrVMCheckpointSuspendFailed comes with: vm.
+	ErrVMCheckpointSuspendFailed ErrorCode = "VM_CHECKPOINT_SUSPEND_FAILED"
+	// ErrVMCrashed comes with: vm.
+	ErrVMCrashed ErrorCode = "VM_CRASHED"
+	// ErrVMDuplicateVBDDevice comes with: vm, vbd, device.
+	ErrVMDuplicateVBDDevice ErrorCode = "VM_DUPLICATE_VBD_DEVICE"
+	// ErrVMFailedShutdownAcknowledgment comes with: vm.
+	ErrVMFailedShutdownAcknowledgment ErrorCode = "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT"
+	// ErrVMFailedSuspendAcknowledgment comes with: vm.
+	ErrVMFailedSuspendAcknowledgment ErrorCode = "VM_FAILED_SUSPEND_ACKNOWLEDGMENT"
+	// ErrVMHalted comes with: vm.
+	ErrVMHalted ErrorCode = "VM_HALTED"
+	// ErrVMHasCheckpoint comes with: vm.
+	ErrVMHasCheckpoint ErrorCode = "VM_HAS_CHECKPOINT"
+	// ErrVMHasNoSuspendVDI comes with: vm.
+	ErrVMHasNoSuspendVDI ErrorCode = "VM_HAS_NO_SUSPEND_VDI"
+	// ErrVMHasPCIAttached comes with: vm.
+	ErrVMHasPCIAttached ErrorCode = "VM_HAS_PCI_ATTACHED"
+	// ErrVMHasSRIOVVIF comes with: vm.
+	ErrVMHasSRIOVVIF ErrorCode = "VM_HAS_SRIOV_VIF"
+	// ErrVMHasTooManySnapshots comes with: vm.
+	ErrVMHasTooManySnapshots ErrorCode = "VM_HAS_TOO_MANY_SNAPSHOTS"
+	// ErrVMHasVGPU comes with: vm.
+	ErrVMHasVGPU ErrorCode = "VM_HAS_VGPU"
+	// ErrVMHasVusbs comes with: VM.
+	ErrVMHasVusbs ErrorCode = "VM_HAS_VUSBS"
+	// ErrVMHostIncompatibleVersion comes with: host, vm.
+	ErrVMHostIncompatibleVersion ErrorCode = "VM_HOST_INCOMPATIBLE_VERSION"
+	// ErrVMHostIncompatibleVersionMigrate comes with: host, vm.
+	ErrVMHostIncompatibleVersionMigrate ErrorCode = "VM_HOST_INCOMPATIBLE_VERSION_MIGRATE"
+	// ErrVMHostIncompatibleVirtualHardwarePlatformVersion comes with: host, host_versions, vm, vm_version.
+	ErrVMHostIncompatibleVirtualHardwarePlatformVersion ErrorCode = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
+	// ErrVMHVMRequired comes with: vm.
+	ErrVMHVMRequired ErrorCode = "VM_HVM_REQUIRED"
+	// ErrVMIncompatibleWithThisHost comes with: vm, host, reason.
+	ErrVMIncompatibleWithThisHost ErrorCode = "VM_INCOMPATIBLE_WITH_THIS_HOST"
+	// ErrVMIsImmobile comes with: VM.
+	ErrVMIsImmobile ErrorCode = "VM_IS_IMMOBILE"
+	// ErrVMIsPartOfAnAppliance comes with: vm, appliance.
+	ErrVMIsPartOfAnAppliance ErrorCode = "VM_IS_PART_OF_AN_APPLIANCE"
+	// ErrVMIsProtected comes with: vm.
+	ErrVMIsProtected ErrorCode = "VM_IS_PROTECTED"
+	ErrVMIsSnapshot  ErrorCode = "VM_IS_SNAPSHOT"
+	// ErrVMIsTemplate comes with: vm.
+	ErrVMIsTemplate ErrorCode = "VM_IS_TEMPLATE"
+	// ErrVMIsUsingNestedVirt comes with: VM.
+	ErrVMIsUsingNestedVirt ErrorCode = "VM_IS_USING_NESTED_VIRT"
+	// ErrVMLacksFeature comes with: vm.
+	ErrVMLacksFeature ErrorCode = "VM_LACKS_FEATURE"
+	// ErrVMMemorySizeTooLow comes with: vm.
+	ErrVMMemorySizeTooLow                  ErrorCode = "VM_MEMORY_SIZE_TOO_LOW"
+	ErrVMMemoryTargetWaitTimeout           ErrorCode = "VM_MEMORY_TARGET_WAIT_TIMEOUT"
+	ErrVMMigrateContactRemoteServiceFailed ErrorCode = "VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED"
+	// ErrVMMigrateFailed comes with: vm, source, destination, msg.
+	ErrVMMigrateFailed ErrorCode = "VM_MIGRATE_FAILED"
+	// ErrVMMissingPVDrivers comes with: vm.
+	ErrVMMissingPVDrivers ErrorCode = "VM_MISSING_PV_DRIVERS"
+	// ErrVMNoCrashdumpSR comes with: vm.
+	ErrVMNoCrashdumpSR ErrorCode = "VM_NO_CRASHDUMP_SR"
+	// ErrVMNoEmptyCDVBD comes with: vm.
+	ErrVMNoEmptyCDVBD ErrorCode = "VM_NO_EMPTY_CD_VBD"
+	// ErrVMNoSuspendSR comes with: vm.
+	ErrVMNoSuspendSR ErrorCode = "VM_NO_SUSPEND_SR"
+	// ErrVMNoVCPUs comes with: vm.
+	ErrVMNoVCPUs ErrorCode = "VM_NO_VCPUS"
+	// ErrVMNonSuspendable comes with: vm, reason.
+	ErrVMNonSuspendable ErrorCode = "VM_NON_SUSPENDABLE"
+	// ErrVMNotResidentHere comes with: vm, host.
+	ErrVMNotResidentHere ErrorCode = "VM_NOT_RESIDENT_HERE"
+	// ErrVMOldPVDrivers comes with: vm, major, minor.
+	ErrVMOldPVDrivers ErrorCode = "VM_OLD_PV_DRIVERS"
+	// ErrVMPCIBusFull comes with: VM.
+	ErrVMPCIBusFull ErrorCode = "VM_PCI_BUS_FULL"
+	// ErrVMPVDriversInUse comes with: vm.
+	ErrVMPVDriversInUse ErrorCode = "VM_PV_DRIVERS_IN_USE"
+	// ErrVMRebooted comes with: vm.
+	ErrVMRebooted ErrorCode = "VM_REBOOTED"
+	// ErrVMRequiresGPU comes with: vm, GPU_group.
+	ErrVMRequiresGPU ErrorCode = "VM_REQUIRES_GPU"
+	// ErrVMRequiresIOMMU comes with: host.
+	ErrVMRequiresIOMMU ErrorCode = "VM_REQUIRES_IOMMU"
+	// ErrVMRequiresNetwork comes with: vm, network.
+	ErrVMRequiresNetwork ErrorCode = "VM_REQUIRES_NETWORK"
+	// ErrVMRequiresSR comes with: vm, sr.
+	ErrVMRequiresSR ErrorCode = "VM_REQUIRES_SR"
+	// ErrVMRequiresVDI comes with: vm, vdi.
+	ErrVMRequiresVDI ErrorCode = "VM_REQUIRES_VDI"
+	// ErrVMRequiresVGPU comes with: vm, GPU_group, vGPU_type.
+	ErrVMRequiresVGPU ErrorCode = "VM_REQUIRES_VGPU"
+	// ErrVMRequiresVUSB comes with: vm, USB_group.
+	ErrVMRequiresVUSB ErrorCode = "VM_REQUIRES_VUSB"
+	// ErrVMRevertFailed comes with: vm, snapshot.
+	ErrVMRevertFailed ErrorCode = "VM_REVERT_FAILED"
+	// ErrVMShutdownTimeout comes with: vm, timeout.
+	ErrVMShutdownTimeout ErrorCode = "VM_SHUTDOWN_TIMEOUT"
+	ErrVMSnapshotFailed  ErrorCode = "VM_SNAPSHOT_FAILED"
+	// ErrVMSnapshotWithQuiesceFailed comes with: vm.
+	ErrVMSnapshotWithQuiesceFailed ErrorCode = "VM_SNAPSHOT_WITH_QUIESCE_FAILED"
+	// ErrVMSnapshotWithQuiesceNotSupported comes with: vm, error.
+	ErrVMSnapshotWithQuiesceNotSupported ErrorCode = "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED"
+	// ErrVMSnapshotWithQuiescePluginDeosNotRespond comes with: vm.
+	ErrVMSnapshotWithQuiescePluginDeosNotRespond ErrorCode = "VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND"
+	// ErrVMSnapshotWithQuiesceTimeout comes with: vm.
+	ErrVMSnapshotWithQuiesceTimeout ErrorCode = "VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT"
+	// ErrVMSuspendTimeout comes with: vm, timeout.
+	ErrVMSuspendTimeout ErrorCode = "VM_SUSPEND_TIMEOUT"
+	// ErrVMToImportIsNotNewerVersion comes with: vm, existing_version, version_to_import.
+	ErrVMToImportIsNotNewerVersion ErrorCode = "VM_TO_IMPORT_IS_NOT_NEWER_VERSION"
+	// ErrVMTooManyVCPUs comes with: vm.
+	ErrVMTooManyVCPUs ErrorCode = "VM_TOO_MANY_VCPUS"
+	// ErrVMUnsafeBoot comes with: vm.
+	ErrVMUnsafeBoot                      ErrorCode = "VM_UNSAFE_BOOT"
+	ErrVMPPArchiveMoreFrequentThanBackup ErrorCode = "VMPP_ARCHIVE_MORE_FREQUENT_THAN_BACKUP"
+	ErrVMPPHasVM                         ErrorCode = "VMPP_HAS_VM"
+	ErrVMsFailedToCooperate              ErrorCode = "VMS_FAILED_TO_COOPERATE"
+	ErrVMSSHasVM                         ErrorCode = "VMSS_HAS_VM"
+	// ErrVTPMMaxAmountReached comes with: amount.
+	ErrVTPMMaxAmountReached    ErrorCode = "VTPM_MAX_AMOUNT_REACHED"
+	ErrWLBAuthenticationFailed ErrorCode = "WLB_AUTHENTICATION_FAILED"
+	ErrWLBConnectionRefused    ErrorCode = "WLB_CONNECTION_REFUSED"
+	ErrWLBConnectionReset      ErrorCode = "WLB_CONNECTION_RESET"
+	ErrWLBDisabled             ErrorCode = "WLB_DISABLED"
+	ErrWLBInternalError        ErrorCode = "WLB_INTERNAL_ERROR"
+	ErrWLBMalformedRequest     ErrorCode = "WLB_MALFORMED_REQUEST"
+	// ErrWLBMalformedResponse comes with: method, reason, response.
+	ErrWLBMalformedResponse ErrorCode = "WLB_MALFORMED_RESPONSE"
+	ErrWLBNotInitialized    ErrorCode = "WLB_NOT_INITIALIZED"
+	// ErrWLBTimeout comes with: configured_timeout.
+	ErrWLBTimeout     ErrorCode = "WLB_TIMEOUT"
+	ErrWLBUnknownHost ErrorCode = "WLB_UNKNOWN_HOST"
+	// ErrWLBURLInvalid comes with: url.
+	ErrWLBURLInvalid                    ErrorCode = "WLB_URL_INVALID"
+	ErrWLBXenserverAuthenticationFailed ErrorCode = "WLB_XENSERVER_AUTHENTICATION_FAILED"
+	ErrWLBXenserverConnectionRefused    ErrorCode = "WLB_XENSERVER_CONNECTION_REFUSED"
+	ErrWLBXenserverMalformedResponse    ErrorCode = "WLB_XENSERVER_MALFORMED_RESPONSE"
+	ErrWLBXenserverTimeout              ErrorCode = "WLB_XENSERVER_TIMEOUT"
+	ErrWLBXenserverUnknownHost          ErrorCode = "WLB_XENSERVER_UNKNOWN_HOST"
+	// ErrXAPIHookFailed comes with: hook_name, reason, stdout, exit_code.
+	ErrXAPIHookFailed  ErrorCode = "XAPI_HOOK_FAILED"
+	ErrXenIncompatible ErrorCode = "XEN_INCOMPATIBLE"
+	// ErrXenVssReqErrorAddingVolumeToSnapsetFailed comes with: vm, error_code.
+	ErrXenVssReqErrorAddingVolumeToSnapsetFailed ErrorCode = "XEN_VSS_REQ_ERROR_ADDING_VOLUME_TO_SNAPSET_FAILED"
+	// ErrXenVssReqErrorCreatingSnapshot comes with: vm, error_code.
+	ErrXenVssReqErrorCreatingSnapshot ErrorCode = "XEN_VSS_REQ_ERROR_CREATING_SNAPSHOT"
+	// ErrXenVssReqErrorCreatingSnapshotXMLString comes with: vm, error_code.
+	ErrXenVssReqErrorCreatingSnapshotXMLString ErrorCode = "XEN_VSS_REQ_ERROR_CREATING_SNAPSHOT_XML_STRING"
+	// ErrXenVssReqErrorInitFailed comes with: vm, error_code.
+	ErrXenVssReqErrorInitFailed ErrorCode = "XEN_VSS_REQ_ERROR_INIT_FAILED"
+	// ErrXenVssReqErrorNoVolumesSupported comes with: vm, error_code.
+	ErrXenVssReqErrorNoVolumesSupported ErrorCode = "XEN_VSS_REQ_ERROR_NO_VOLUMES_SUPPORTED"
+	// ErrXenVssReqErrorPreparingWriters comes with: vm, error_code.
+	ErrXenVssReqErrorPreparingWriters ErrorCode = "XEN_VSS_REQ_ERROR_PREPARING_WRITERS"
+	// ErrXenVssReqErrorProvNotLoaded comes with: vm, error_code.
+	ErrXenVssReqErrorProvNotLoaded ErrorCode = "XEN_VSS_REQ_ERROR_PROV_NOT_LOADED"
+	// ErrXenVssReqErrorStartSnapshotSetFailed comes with: vm, error_code.
+	ErrXenVssReqErrorStartSnapshotSetFailed ErrorCode = "XEN_VSS_REQ_ERROR_START_SNAPSHOT_SET_FAILED"
+	// ErrXenapiMissingPlugin comes with: name.
+	ErrXenapiMissingPlugin ErrorCode = "XENAPI_MISSING_PLUGIN"
+	// ErrXenapiPluginFailure comes with: status, stdout, stderr.
+	ErrXenapiPluginFailure ErrorCode = "XENAPI_PLUGIN_FAILURE"
+	// ErrXmlrpcUnmarshalFailure comes with: expected, received.
+	ErrXmlrpcUnmarshalFailure ErrorCode = "XMLRPC_UNMARSHAL_FAILURE"
 )

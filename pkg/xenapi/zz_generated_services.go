@@ -51,46 +51,82 @@ func newServices(c *Client) Services {
 	}
 }
 
-// newSnapshot returns an empty record of a class as events name it, or nil if there is no type for it.
-func newSnapshot(class string) record {
+// readSnapshot reads the record of a class as events name it, or a Value if there is no type for it.
+func readSnapshot(s *scanner, class string) (any, error) {
 	switch class {
 	case "pool":
-		return new(Pool)
+		var r Pool
+		err := readPool(s, &r)
+		return r, err
 	case "host":
-		return new(Host)
+		var r Host
+		err := readHost(s, &r)
+		return r, err
 	case "host_metrics":
-		return new(HostMetrics)
+		var r HostMetrics
+		err := readHostMetrics(s, &r)
+		return r, err
 	case "sr":
-		return new(SR)
+		var r SR
+		err := readSR(s, &r)
+		return r, err
 	case "pbd":
-		return new(PBD)
+		var r PBD
+		err := readPBD(s, &r)
+		return r, err
 	case "sm":
-		return new(SM)
+		var r SM
+		err := readSM(s, &r)
+		return r, err
 	case "vdi":
-		return new(VDI)
+		var r VDI
+		err := readVDI(s, &r)
+		return r, err
 	case "vbd":
-		return new(VBD)
+		var r VBD
+		err := readVBD(s, &r)
+		return r, err
 	case "vif":
-		return new(VIF)
+		var r VIF
+		err := readVIF(s, &r)
+		return r, err
 	case "network":
-		return new(Network)
+		var r Network
+		err := readNetwork(s, &r)
+		return r, err
 	case "pif":
-		return new(PIF)
+		var r PIF
+		err := readPIF(s, &r)
+		return r, err
 	case "vm":
-		return new(VM)
+		var r VM
+		err := readVM(s, &r)
+		return r, err
 	case "vm_metrics":
-		return new(VMMetrics)
+		var r VMMetrics
+		err := readVMMetrics(s, &r)
+		return r, err
 	case "vm_guest_metrics":
-		return new(VMGuestMetrics)
+		var r VMGuestMetrics
+		err := readVMGuestMetrics(s, &r)
+		return r, err
 	case "console":
-		return new(Console)
+		var r Console
+		err := readConsole(s, &r)
+		return r, err
 	case "task":
-		return new(Task)
+		var r Task
+		err := readTask(s, &r)
+		return r, err
 	case "vtpm":
-		return new(VTPM)
+		var r VTPM
+		err := readVTPM(s, &r)
+		return r, err
 	case "message":
-		return new(Message)
+		var r Message
+		err := readMessage(s, &r)
+		return r, err
 	default:
-		return nil
+		return s.value()
 	}
 }
