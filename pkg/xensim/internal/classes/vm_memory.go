@@ -1,4 +1,4 @@
-package xensim
+package classes
 
 // The arithmetic of memory: what a VM needs of a host, and which limits may be set on it. Pure functions, as in xapi's
 // memory.ml, memory_check.ml and vm_memory_constraints.ml; all quantities in bytes unless the name says MiB.

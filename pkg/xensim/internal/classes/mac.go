@@ -1,4 +1,4 @@
-package xensim
+package classes
 
 import (
 	"crypto/md5" //nolint:gosec // the server's own derivation, no secret
