@@ -83,7 +83,8 @@ func methodDoc(c call) string {
 			text += fmt.Sprintf(" %s is sent only if set (or if a later one is).", p.name)
 		}
 	}
-	if c.m.Role != "" && c.m.Role != "read-only" {
+	// A message open to certificate clients too has that role in the model instead of the user's role that it needs.
+	if c.m.Role != "" && c.m.Role != "read-only" && c.m.Role != "client-cert" {
 		text += " Needs the role " + c.m.Role + "."
 	}
 	if len(c.m.Errors) > 0 {

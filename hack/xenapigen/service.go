@@ -23,9 +23,9 @@ func (g *generator) service(b *strings.Builder, class string) {
 	}
 }
 
-// wanted leaves out what no client may or should call: removed messages, those between hosts, emergency measures, and what the client does itself.
+// wanted leaves out what no client may or should call: removed messages, emergency measures, and what the client does itself.
 func (g *generator) wanted(class, wire string, m message) bool {
-	if m.State == "Removed" || m.Role == "client-cert" || strings.Contains(wire, "emergency") {
+	if m.State == "Removed" || strings.Contains(wire, "emergency") {
 		return false
 	}
 	if len(m.Params) == 0 || m.Params[0][0] != "session_id" {

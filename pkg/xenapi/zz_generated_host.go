@@ -388,6 +388,18 @@ func (s HostService) ApplyEdition(ctx context.Context, host HostRef, edition str
 	return err
 }
 
+// ApplyUpdates calls host.apply_updates.
+func (s HostService) ApplyUpdates(ctx context.Context, self HostRef, hash string) ([][]string, error) {
+	return invoke(ctx, s.c, "host.apply_updates", func(s *scanner, out *[][]string) error {
+		return readList(s, out, func(s *scanner, out *[]string) error { return readStrings(s, out) })
+	}, self, hash)
+}
+
+// ApplyUpdatesAsync begins ApplyUpdates and returns the task that carries it out; see [Client.WaitTask].
+func (s HostService) ApplyUpdatesAsync(ctx context.Context, self HostRef, hash string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.host.apply_updates", readString[TaskRef], self, hash)
+}
+
 // AssertCanEvacuate calls host.assert_can_evacuate. Needs the role pool-operator.
 func (s HostService) AssertCanEvacuate(ctx context.Context, host HostRef) error {
 	_, err := invoke(ctx, s.c, "host.assert_can_evacuate", readVoid, host)
@@ -485,6 +497,19 @@ func (s HostService) DestroyAsync(ctx context.Context, self HostRef) (TaskRef, e
 	return invoke(ctx, s.c, "Async.host.destroy", readString[TaskRef], self)
 }
 
+// Disable calls host.disable. autoEnable is sent only if set (or if a later one is).
+func (s HostService) Disable(ctx context.Context, host HostRef, autoEnable bool) error {
+	args := withOptional(1, host, unlessTrue(autoEnable))
+	_, err := invoke(ctx, s.c, "host.disable", readVoid, args...)
+	return err
+}
+
+// DisableAsync begins Disable and returns the task that carries it out; see [Client.WaitTask].
+func (s HostService) DisableAsync(ctx context.Context, host HostRef, autoEnable bool) (TaskRef, error) {
+	args := withOptional(1, host, unlessTrue(autoEnable))
+	return invoke(ctx, s.c, "Async.host.disable", readString[TaskRef], args...)
+}
+
 // DisableDisplay calls host.disable_display. Needs the role pool-operator.
 func (s HostService) DisableDisplay(ctx context.Context, host HostRef) (HostDisplay, error) {
 	return invoke(ctx, s.c, "host.disable_display", readString[HostDisplay], host)
@@ -540,6 +565,17 @@ func (s HostService) DmesgClearAsync(ctx context.Context, host HostRef) (TaskRef
 	return invoke(ctx, s.c, "Async.host.dmesg_clear", readString[TaskRef], host)
 }
 
+// Enable calls host.enable.
+func (s HostService) Enable(ctx context.Context, host HostRef) error {
+	_, err := invoke(ctx, s.c, "host.enable", readVoid, host)
+	return err
+}
+
+// EnableAsync begins Enable and returns the task that carries it out; see [Client.WaitTask].
+func (s HostService) EnableAsync(ctx context.Context, host HostRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.host.enable", readString[TaskRef], host)
+}
+
 // EnableDisplay calls host.enable_display. Needs the role pool-operator.
 func (s HostService) EnableDisplay(ctx context.Context, host HostRef) (HostDisplay, error) {
 	return invoke(ctx, s.c, "host.enable_display", readString[HostDisplay], host)
@@ -571,6 +607,20 @@ func (s HostService) EnableSSH(ctx context.Context, self HostRef) error {
 // EnableSSHAsync begins EnableSSH and returns the task that carries it out; see [Client.WaitTask].
 func (s HostService) EnableSSHAsync(ctx context.Context, self HostRef) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.host.enable_ssh", readString[TaskRef], self)
+}
+
+// Evacuate calls host.evacuate. network is sent only if set (or if a later one is). evacuateBatchSize is sent only if set (or if
+// a later one is).
+func (s HostService) Evacuate(ctx context.Context, host HostRef, network NetworkRef, evacuateBatchSize int64) error {
+	args := withOptional(1, host, network, evacuateBatchSize)
+	_, err := invoke(ctx, s.c, "host.evacuate", readVoid, args...)
+	return err
+}
+
+// EvacuateAsync begins Evacuate and returns the task that carries it out; see [Client.WaitTask].
+func (s HostService) EvacuateAsync(ctx context.Context, host HostRef, network NetworkRef, evacuateBatchSize int64) (TaskRef, error) {
+	args := withOptional(1, host, network, evacuateBatchSize)
+	return invoke(ctx, s.c, "Async.host.evacuate", readString[TaskRef], args...)
 }
 
 // ExternalAuthSetLDAPS calls host.external_auth_set_ldaps. force is sent only if set (or if a later one is). Needs the role

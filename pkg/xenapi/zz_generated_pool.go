@@ -292,6 +292,17 @@ func (r *Pool) readField(s *scanner, name []byte) error {
 // PoolService calls the messages of class pool.
 type PoolService struct{ c *Client }
 
+// AddRepository calls pool.add_repository.
+func (s PoolService) AddRepository(ctx context.Context, self PoolRef, value RepositoryRef) error {
+	_, err := invoke(ctx, s.c, "pool.add_repository", readVoid, self, value)
+	return err
+}
+
+// AddRepositoryAsync begins AddRepository and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) AddRepositoryAsync(ctx context.Context, self PoolRef, value RepositoryRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.add_repository", readString[TaskRef], self, value)
+}
+
 // AddTags calls pool.add_tags. Needs the role vm-operator.
 func (s PoolService) AddTags(ctx context.Context, self PoolRef, value string) error {
 	_, err := invoke(ctx, s.c, "pool.add_tags", readVoid, self, value)
@@ -385,6 +396,29 @@ func (s PoolService) CertificateUninstall(ctx context.Context, name string) erro
 // CertificateUninstallAsync begins CertificateUninstall and returns the task that carries it out; see [Client.WaitTask].
 func (s PoolService) CertificateUninstallAsync(ctx context.Context, name string) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.pool.certificate_uninstall", readString[TaskRef], name)
+}
+
+// CheckUpdateReadiness calls pool.check_update_readiness.
+func (s PoolService) CheckUpdateReadiness(ctx context.Context, self PoolRef, requiresReboot bool) ([][]string, error) {
+	return invoke(ctx, s.c, "pool.check_update_readiness", func(s *scanner, out *[][]string) error {
+		return readList(s, out, func(s *scanner, out *[]string) error { return readStrings(s, out) })
+	}, self, requiresReboot)
+}
+
+// CheckUpdateReadinessAsync begins CheckUpdateReadiness and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) CheckUpdateReadinessAsync(ctx context.Context, self PoolRef, requiresReboot bool) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.check_update_readiness", readString[TaskRef], self, requiresReboot)
+}
+
+// ConfigureRepositoryProxy calls pool.configure_repository_proxy.
+func (s PoolService) ConfigureRepositoryProxy(ctx context.Context, self PoolRef, url, username, password string) error {
+	_, err := invoke(ctx, s.c, "pool.configure_repository_proxy", readVoid, self, url, username, password)
+	return err
+}
+
+// ConfigureRepositoryProxyAsync begins ConfigureRepositoryProxy and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) ConfigureRepositoryProxyAsync(ctx context.Context, self PoolRef, url, username, password string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.configure_repository_proxy", readString[TaskRef], self, url, username, password)
 }
 
 // ConfigureUpdateSync calls pool.configure_update_sync. Needs the role pool-operator.
@@ -492,12 +526,35 @@ func (s PoolService) DetectNonhomogeneousExternalAuth(ctx context.Context, pool 
 	return err
 }
 
+// DisableClientCertificateAuth calls pool.disable_client_certificate_auth.
+func (s PoolService) DisableClientCertificateAuth(ctx context.Context, self PoolRef) error {
+	_, err := invoke(ctx, s.c, "pool.disable_client_certificate_auth", readVoid, self)
+	return err
+}
+
+// DisableClientCertificateAuthAsync begins DisableClientCertificateAuth and returns the task that carries it out; see
+// [Client.WaitTask].
+func (s PoolService) DisableClientCertificateAuthAsync(ctx context.Context, self PoolRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.disable_client_certificate_auth", readString[TaskRef], self)
+}
+
 // DisableExternalAuth calls pool.disable_external_auth. config is sent only if set (or if a later one is). Needs the role
 // pool-admin.
 func (s PoolService) DisableExternalAuth(ctx context.Context, pool PoolRef, config map[string]string) error {
 	args := withOptional(1, pool, config)
 	_, err := invoke(ctx, s.c, "pool.disable_external_auth", readVoid, args...)
 	return err
+}
+
+// DisableHA calls pool.disable_ha.
+func (s PoolService) DisableHA(ctx context.Context) error {
+	_, err := invoke(ctx, s.c, "pool.disable_ha", readVoid)
+	return err
+}
+
+// DisableHAAsync begins DisableHA and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) DisableHAAsync(ctx context.Context) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.disable_ha", readString[TaskRef])
 }
 
 // DisableLocalStorageCaching calls pool.disable_local_storage_caching. Needs the role pool-operator.
@@ -521,6 +578,17 @@ func (s PoolService) DisableRedoLog(ctx context.Context) error {
 // DisableRedoLogAsync begins DisableRedoLog and returns the task that carries it out; see [Client.WaitTask].
 func (s PoolService) DisableRedoLogAsync(ctx context.Context) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.pool.disable_redo_log", readString[TaskRef])
+}
+
+// DisableRepositoryProxy calls pool.disable_repository_proxy.
+func (s PoolService) DisableRepositoryProxy(ctx context.Context, self PoolRef) error {
+	_, err := invoke(ctx, s.c, "pool.disable_repository_proxy", readVoid, self)
+	return err
+}
+
+// DisableRepositoryProxyAsync begins DisableRepositoryProxy and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) DisableRepositoryProxyAsync(ctx context.Context, self PoolRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.disable_repository_proxy", readString[TaskRef], self)
 }
 
 // DisableSSH calls pool.disable_ssh. Needs the role pool-admin.
@@ -556,10 +624,33 @@ func (s PoolService) EjectAsync(ctx context.Context, host HostRef) (TaskRef, err
 	return invoke(ctx, s.c, "Async.pool.eject", readString[TaskRef], host)
 }
 
+// EnableClientCertificateAuth calls pool.enable_client_certificate_auth.
+func (s PoolService) EnableClientCertificateAuth(ctx context.Context, self PoolRef, name string) error {
+	_, err := invoke(ctx, s.c, "pool.enable_client_certificate_auth", readVoid, self, name)
+	return err
+}
+
+// EnableClientCertificateAuthAsync begins EnableClientCertificateAuth and returns the task that carries it out; see
+// [Client.WaitTask].
+func (s PoolService) EnableClientCertificateAuthAsync(ctx context.Context, self PoolRef, name string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.enable_client_certificate_auth", readString[TaskRef], self, name)
+}
+
 // EnableExternalAuth calls pool.enable_external_auth. Needs the role pool-admin.
 func (s PoolService) EnableExternalAuth(ctx context.Context, pool PoolRef, config map[string]string, serviceName, authType string) error {
 	_, err := invoke(ctx, s.c, "pool.enable_external_auth", readVoid, pool, config, serviceName, authType)
 	return err
+}
+
+// EnableHA calls pool.enable_ha.
+func (s PoolService) EnableHA(ctx context.Context, heartbeatSRs []SRRef, configuration map[string]string) error {
+	_, err := invoke(ctx, s.c, "pool.enable_ha", readVoid, heartbeatSRs, configuration)
+	return err
+}
+
+// EnableHAAsync begins EnableHA and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) EnableHAAsync(ctx context.Context, heartbeatSRs []SRRef, configuration map[string]string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.enable_ha", readString[TaskRef], heartbeatSRs, configuration)
 }
 
 // EnableLocalStorageCaching calls pool.enable_local_storage_caching. Needs the role pool-operator.
@@ -1019,6 +1110,29 @@ func (s PoolService) InitializeWLBAsync(ctx context.Context, wlburl, wlbusername
 	return invoke(ctx, s.c, "Async.pool.initialize_wlb", readString[TaskRef], wlburl, wlbusername, wlbPassword, xenserverUsername, xenserverPassword)
 }
 
+// InstallCACertificate calls pool.install_ca_certificate.
+func (s PoolService) InstallCACertificate(ctx context.Context, name, cert string) error {
+	_, err := invoke(ctx, s.c, "pool.install_ca_certificate", readVoid, name, cert)
+	return err
+}
+
+// InstallCACertificateAsync begins InstallCACertificate and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) InstallCACertificateAsync(ctx context.Context, name, cert string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.install_ca_certificate", readString[TaskRef], name, cert)
+}
+
+// InstallTrustedCertificate calls pool.install_trusted_certificate.
+func (s PoolService) InstallTrustedCertificate(ctx context.Context, self PoolRef, ca bool, cert string, purpose []CertificatePurpose) error {
+	_, err := invoke(ctx, s.c, "pool.install_trusted_certificate", readVoid, self, ca, cert, purpose)
+	return err
+}
+
+// InstallTrustedCertificateAsync begins InstallTrustedCertificate and returns the task that carries it out; see
+// [Client.WaitTask].
+func (s PoolService) InstallTrustedCertificateAsync(ctx context.Context, self PoolRef, ca bool, cert string, purpose []CertificatePurpose) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.install_trusted_certificate", readString[TaskRef], self, ca, cert, purpose)
+}
+
 // Join calls pool.join. Needs the role pool-operator.
 // Declared errors: JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS.
 func (s PoolService) Join(ctx context.Context, masterAddress, masterUsername, masterPassword string) error {
@@ -1093,6 +1207,17 @@ func (s PoolService) RemoveFromLicenseServer(ctx context.Context, self PoolRef, 
 func (s PoolService) RemoveFromOtherConfig(ctx context.Context, self PoolRef, key string) error {
 	_, err := invoke(ctx, s.c, "pool.remove_from_other_config", readVoid, self, key)
 	return err
+}
+
+// RemoveRepository calls pool.remove_repository.
+func (s PoolService) RemoveRepository(ctx context.Context, self PoolRef, value RepositoryRef) error {
+	_, err := invoke(ctx, s.c, "pool.remove_repository", readVoid, self, value)
+	return err
+}
+
+// RemoveRepositoryAsync begins RemoveRepository and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) RemoveRepositoryAsync(ctx context.Context, self PoolRef, value RepositoryRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.remove_repository", readString[TaskRef], self, value)
 }
 
 // RemoveTags calls pool.remove_tags. Needs the role vm-operator.
@@ -1340,6 +1465,12 @@ func (s PoolService) SetPolicyNoVendorDevice(ctx context.Context, self PoolRef, 
 	return err
 }
 
+// SetRepositories calls pool.set_repositories.
+func (s PoolService) SetRepositories(ctx context.Context, self PoolRef, value []RepositoryRef) error {
+	_, err := invoke(ctx, s.c, "pool.set_repositories", readVoid, self, value)
+	return err
+}
+
 // SetSSHAutoMode calls pool.set_ssh_auto_mode. Needs the role pool-admin.
 func (s PoolService) SetSSHAutoMode(ctx context.Context, self PoolRef, value bool) error {
 	_, err := invoke(ctx, s.c, "pool.set_ssh_auto_mode", readVoid, self, value)
@@ -1404,6 +1535,12 @@ func (s PoolService) SetVSwitchController(ctx context.Context, address string) e
 	return err
 }
 
+// SetWLBEnabled calls pool.set_wlb_enabled.
+func (s PoolService) SetWLBEnabled(ctx context.Context, self PoolRef, value bool) error {
+	_, err := invoke(ctx, s.c, "pool.set_wlb_enabled", readVoid, self, value)
+	return err
+}
+
 // SetWLBVerifyCert calls pool.set_wlb_verify_cert. Needs the role pool-operator.
 func (s PoolService) SetWLBVerifyCert(ctx context.Context, self PoolRef, value bool) error {
 	_, err := invoke(ctx, s.c, "pool.set_wlb_verify_cert", readVoid, self, value)
@@ -1421,7 +1558,56 @@ func (s PoolService) SyncDatabaseAsync(ctx context.Context) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.pool.sync_database", readString[TaskRef])
 }
 
+// SyncTrustedCertificatesFrom calls pool.sync_trusted_certificates_from.
+func (s PoolService) SyncTrustedCertificatesFrom(ctx context.Context, self PoolRef, remotePool string, remoteSession SessionRef, remoteCertificate string, ca bool) ([]CertificateRef, error) {
+	return invoke(ctx, s.c, "pool.sync_trusted_certificates_from", func(s *scanner, out *[]CertificateRef) error { return readStrings(s, out) }, self, remotePool, remoteSession, remoteCertificate, ca)
+}
+
+// SyncTrustedCertificatesFromAsync begins SyncTrustedCertificatesFrom and returns the task that carries it out; see
+// [Client.WaitTask].
+func (s PoolService) SyncTrustedCertificatesFromAsync(ctx context.Context, self PoolRef, remotePool string, remoteSession SessionRef, remoteCertificate string, ca bool) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.sync_trusted_certificates_from", readString[TaskRef], self, remotePool, remoteSession, remoteCertificate, ca)
+}
+
+// SyncUpdates calls pool.sync_updates. token is sent only if set (or if a later one is). tokenID is sent only if set (or if a
+// later one is). username is sent only if set (or if a later one is). password is sent only if set (or if a later one is).
+func (s PoolService) SyncUpdates(ctx context.Context, self PoolRef, force bool, token, tokenID, username, password string) (string, error) {
+	args := withOptional(2, self, force, token, tokenID, username, password)
+	return invoke(ctx, s.c, "pool.sync_updates", readString[string], args...)
+}
+
+// SyncUpdatesAsync begins SyncUpdates and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) SyncUpdatesAsync(ctx context.Context, self PoolRef, force bool, token, tokenID, username, password string) (TaskRef, error) {
+	args := withOptional(2, self, force, token, tokenID, username, password)
+	return invoke(ctx, s.c, "Async.pool.sync_updates", readString[TaskRef], args...)
+}
+
 // TestArchiveTarget calls pool.test_archive_target. Needs the role pool-operator.
 func (s PoolService) TestArchiveTarget(ctx context.Context, self PoolRef, config map[string]string) (string, error) {
 	return invoke(ctx, s.c, "pool.test_archive_target", readString[string], self, config)
+}
+
+// UninstallCACertificate calls pool.uninstall_ca_certificate. force is sent only if set (or if a later one is).
+func (s PoolService) UninstallCACertificate(ctx context.Context, name string, force bool) error {
+	args := withOptional(1, name, force)
+	_, err := invoke(ctx, s.c, "pool.uninstall_ca_certificate", readVoid, args...)
+	return err
+}
+
+// UninstallCACertificateAsync begins UninstallCACertificate and returns the task that carries it out; see [Client.WaitTask].
+func (s PoolService) UninstallCACertificateAsync(ctx context.Context, name string, force bool) (TaskRef, error) {
+	args := withOptional(1, name, force)
+	return invoke(ctx, s.c, "Async.pool.uninstall_ca_certificate", readString[TaskRef], args...)
+}
+
+// UninstallTrustedCertificate calls pool.uninstall_trusted_certificate.
+func (s PoolService) UninstallTrustedCertificate(ctx context.Context, self PoolRef, certificate CertificateRef) error {
+	_, err := invoke(ctx, s.c, "pool.uninstall_trusted_certificate", readVoid, self, certificate)
+	return err
+}
+
+// UninstallTrustedCertificateAsync begins UninstallTrustedCertificate and returns the task that carries it out; see
+// [Client.WaitTask].
+func (s PoolService) UninstallTrustedCertificateAsync(ctx context.Context, self PoolRef, certificate CertificateRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.pool.uninstall_trusted_certificate", readString[TaskRef], self, certificate)
 }

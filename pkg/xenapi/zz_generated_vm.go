@@ -1379,6 +1379,18 @@ func (s VMService) PauseAsync(ctx context.Context, vm VMRef) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.VM.pause", readString[TaskRef], vm)
 }
 
+// PoolMigrate calls VM.pool_migrate.
+// Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, VM_IS_TEMPLATE, OPERATION_NOT_ALLOWED, VM_BAD_POWER_STATE.
+func (s VMService) PoolMigrate(ctx context.Context, vm VMRef, host HostRef, options map[string]string) error {
+	_, err := invoke(ctx, s.c, "VM.pool_migrate", readVoid, vm, host, options)
+	return err
+}
+
+// PoolMigrateAsync begins PoolMigrate and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) PoolMigrateAsync(ctx context.Context, vm VMRef, host HostRef, options map[string]string) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.pool_migrate", readString[TaskRef], vm, host, options)
+}
+
 // PowerStateReset calls VM.power_state_reset. Needs the role pool-operator.
 func (s VMService) PowerStateReset(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.power_state_reset", readVoid, vm)
@@ -1482,6 +1494,18 @@ func (s VMService) RemoveTags(ctx context.Context, self VMRef, value string) err
 	return err
 }
 
+// RestartDeviceModels calls VM.restart_device_models.
+// Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, VM_IS_TEMPLATE, OPERATION_NOT_ALLOWED, VM_BAD_POWER_STATE.
+func (s VMService) RestartDeviceModels(ctx context.Context, self VMRef) error {
+	_, err := invoke(ctx, s.c, "VM.restart_device_models", readVoid, self)
+	return err
+}
+
+// RestartDeviceModelsAsync begins RestartDeviceModels and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) RestartDeviceModelsAsync(ctx context.Context, self VMRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.restart_device_models", readString[TaskRef], self)
+}
+
 // Resume calls VM.resume. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) Resume(ctx context.Context, vm VMRef, startPaused, force bool) error {
@@ -1492,6 +1516,18 @@ func (s VMService) Resume(ctx context.Context, vm VMRef, startPaused, force bool
 // ResumeAsync begins Resume and returns the task that carries it out; see [Client.WaitTask].
 func (s VMService) ResumeAsync(ctx context.Context, vm VMRef, startPaused, force bool) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.VM.resume", readString[TaskRef], vm, startPaused, force)
+}
+
+// ResumeOn calls VM.resume_on.
+// Declared errors: VM_BAD_POWER_STATE, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
+func (s VMService) ResumeOn(ctx context.Context, vm VMRef, host HostRef, startPaused, force bool) error {
+	_, err := invoke(ctx, s.c, "VM.resume_on", readVoid, vm, host, startPaused, force)
+	return err
+}
+
+// ResumeOnAsync begins ResumeOn and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) ResumeOnAsync(ctx context.Context, vm VMRef, host HostRef, startPaused, force bool) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.resume_on", readString[TaskRef], vm, host, startPaused, force)
 }
 
 // RetrieveWLBRecommendations calls VM.retrieve_wlb_recommendations.
@@ -1916,6 +1952,18 @@ func (s VMService) SetXenstoreData(ctx context.Context, self VMRef, value map[st
 	return err
 }
 
+// Shutdown calls VM.shutdown.
+// Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
+func (s VMService) Shutdown(ctx context.Context, vm VMRef) error {
+	_, err := invoke(ctx, s.c, "VM.shutdown", readVoid, vm)
+	return err
+}
+
+// ShutdownAsync begins Shutdown and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) ShutdownAsync(ctx context.Context, vm VMRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.shutdown", readString[TaskRef], vm)
+}
+
 // Snapshot calls VM.snapshot. ignoreVDIs is sent only if set (or if a later one is). Needs the role vm-power-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED.
 func (s VMService) Snapshot(ctx context.Context, vm VMRef, name string, ignoreVDIs []VDIRef) (VMRef, error) {
@@ -1940,6 +1988,31 @@ func (s VMService) Start(ctx context.Context, vm VMRef, startPaused, force bool)
 // StartAsync begins Start and returns the task that carries it out; see [Client.WaitTask].
 func (s VMService) StartAsync(ctx context.Context, vm VMRef, startPaused, force bool) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.VM.start", readString[TaskRef], vm, startPaused, force)
+}
+
+// StartOn calls VM.start_on.
+// Declared errors: VM_BAD_POWER_STATE, VM_IS_TEMPLATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, BOOTLOADER_FAILED,
+// UNKNOWN_BOOTLOADER.
+func (s VMService) StartOn(ctx context.Context, vm VMRef, host HostRef, startPaused, force bool) error {
+	_, err := invoke(ctx, s.c, "VM.start_on", readVoid, vm, host, startPaused, force)
+	return err
+}
+
+// StartOnAsync begins StartOn and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) StartOnAsync(ctx context.Context, vm VMRef, host HostRef, startPaused, force bool) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.start_on", readString[TaskRef], vm, host, startPaused, force)
+}
+
+// Suspend calls VM.suspend.
+// Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
+func (s VMService) Suspend(ctx context.Context, vm VMRef) error {
+	_, err := invoke(ctx, s.c, "VM.suspend", readVoid, vm)
+	return err
+}
+
+// SuspendAsync begins Suspend and returns the task that carries it out; see [Client.WaitTask].
+func (s VMService) SuspendAsync(ctx context.Context, vm VMRef) (TaskRef, error) {
+	return invoke(ctx, s.c, "Async.VM.suspend", readString[TaskRef], vm)
 }
 
 // Sysprep calls VM.sysprep. Needs the role vm-admin.
