@@ -29,7 +29,7 @@ func (c *ControlPlane) ServiceAccount(ctx context.Context, namespace, name strin
 	if err != nil {
 		return nil, err
 	}
-	lifetime := int64(24 * 60 * 60)
+	lifetime := int64(validity.Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &lifetime}}
 	granted, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
 	if err != nil {

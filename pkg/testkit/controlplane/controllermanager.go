@@ -32,7 +32,7 @@ func (c *ControlPlane) StartControllerManager(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return c.controllerManager.waitUntil(ctx, "has aggregated the role view", c.roleViewAggregated)
+	return c.controllerManager.WaitUntil(ctx, "has aggregated the role view", c.roleViewAggregated)
 }
 
 // roleViewAggregated is the first thing that one can see kube-controller-manager do in an empty cluster.

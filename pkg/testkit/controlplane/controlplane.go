@@ -159,7 +159,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	return c.apiServer.waitUntil(ctx, "is ready", func(ctx context.Context) error {
+	return c.apiServer.WaitUntil(ctx, "is ready", func(ctx context.Context) error {
 		return get(ctx, client, c.Config.Host+"/readyz")
 	})
 }

@@ -86,8 +86,8 @@ func (p *Process) Kill() {
 	<-p.ended
 }
 
-// waitUntil asks again and again until the condition holds, the child ends, or the context does.
-func (p *Process) waitUntil(ctx context.Context, what string, holds func(context.Context) error) error {
+// WaitUntil asks again and again until the condition holds, the child ends, or the context does.
+func (p *Process) WaitUntil(ctx context.Context, what string, holds func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	var last error

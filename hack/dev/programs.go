@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubexen/kubexen/pkg/testkit/controlplane"
+)
+
+const (
+	systemNamespace = "kubexen-system"
+	serviceAccount  = "kubexen-manager"
+	// managerGrace is how long the manager may take to finish the steps in its hands.
+	managerGrace = 10 * time.Second
+	serveTimeout = time.Minute
+)
+
+// simulator is the running XenServer pool and the way in.
+type simulator struct {
+	process *controlplane.Process
+
+	Endpoint string `json:"endpoint"`
+	User     string `json:"user"`
+	Password string `json:"password"`
+	CA       string `json:"ca"`     // PEM
+	CAFile   string `json:"caFile"` // the same, as a file
+}
+
+// buildPrograms builds the operator and the simulator from the working tree.
+func (e *environment) buildPrograms(ctx context.Context) error {
+	for name, source := range map[string]string{"kubexen": ".", "xensim": "./hack/xensim"} {
+		e.story.tell("build", "%s from %s", name, source)
+		command := exec.CommandContext(ctx, "go", "build", "-o", e.file(filepath.Join("bin", name)), source)
+		command.Dir = e.root
+		if output, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, output)
+		}
+	}
+	e.story.tell("build", "done")
+	return nil
+}
+
+func (e *environment) startSimulator(ctx context.Context) error {
+	data := e.file("xenserver")
+	if err := os.RemoveAll(data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	s := &simulator{User: "root", Password: rand.Text(), CAFile: filepath.Join(data, "ca.crt")}
+	var err error
+	s.process, err = controlplane.StartProcess("xensim", e.file("xensim.log"), exec.Command(e.file("bin/xensim"),
+		"--listen", "127.0.0.1:0", "--user", s.User, "--password", s.Password, "--data", data))
+	if err != nil {
+		return err
+	}
+	e.simulator = s
+	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
+	defer cancel()
+	err = s.process.WaitUntil(ctx, "serves", func(context.Context) (err error) {
+		s.Endpoint, err = readyLine(s.process.LogPath)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return err
+	}
+	s.CA = string(ca)
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	e.story.tell("pool", "a simulated XenServer pool serves at %s", s.Endpoint)
+	return os.WriteFile(e.file("xenserver.json"), append(text, '\n'), 0o600)
+}
+
+// readyLine finds "ready URL" in what the simulator printed.
+func readyLine(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if url, found := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "ready "); found && strings.HasSuffix(line, "\n") {
+			return url, nil
+		}
+	}
+	return "", errors.New("it has not said ready yet")
+}
+
+// writeSecrets gives the operator the way into the pool.
+func (e *environment) writeSecrets(ctx context.Context) error {
+	for name, data := range map[string]map[string][]byte{
+		"lab-credentials": {"username": []byte(e.simulator.User), "password": []byte(e.simulator.Password)},
+		"lab-ca":          {"ca.crt": []byte(e.simulator.CA)},
+	} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: name}, Data: data}
+		if err := e.client.Create(ctx, secret); err != nil {
+			return fmt.Errorf("secret %s/%s: %w", systemNamespace, name, err)
+		}
+	}
+	return nil
+}
+
+// startManager runs the operator as the service account that it has in a real cluster, with no more rights than there.
+func (e *environment) startManager(ctx context.Context) error {
+	config, err := e.plane.ServiceAccount(ctx, systemNamespace, serviceAccount)
+	if err != nil {
+		return err
+	}
+	kubeconfig := e.file("manager.kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, config, systemNamespace); err != nil {
+		return err
+	}
+	health, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	e.story.tell("operator", "starting, as the service account %s/%s", systemNamespace, serviceAccount)
+	e.manager, err = controlplane.StartProcess("kubexen", e.file("kubexen.log"), exec.Command(e.file("bin/kubexen"), "manager",
+		"--kubeconfig", kubeconfig, "--installation", "dev", "--leader-elect=false",
+		"--health-probe-bind-address", health, "--metrics-bind-address", "0"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
+	defer cancel()
+	if err := e.manager.WaitUntil(ctx, "serves", func(ctx context.Context) error { return probe(ctx, "http://"+health+"/readyz") }); err != nil {
+		return err
+	}
+	e.story.tell("operator", "serves")
+	return nil
+}
+
+// freeAddress is a loopback address that was free a moment ago.
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+func probe(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	return nil
+}
+
+// kubectl runs kubectl as the developer.
+func (e *environment) kubectl(ctx context.Context, arguments ...string) (string, error) {
+	command := exec.CommandContext(ctx, e.plane.Kubectl, append([]string{"--kubeconfig", e.plane.KubeconfigPath}, arguments...)...)
+	var output, complaints bytes.Buffer
+	command.Stdout, command.Stderr = &output, &complaints
+	if err := command.Run(); err != nil {
+		return output.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, complaints.String())
+	}
+	return output.String(), nil
+}
