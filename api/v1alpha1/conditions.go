@@ -24,6 +24,11 @@ const (
 	ConditionPowerStateSynced = "PowerStateSynced"
 	// ConditionGuestReady of a XenInstance is True when the guest reports itself. It is no part of Ready.
 	ConditionGuestReady = "GuestReady"
+
+	// ConditionURLIssued of a XenConsole is True while it has a URL that opens.
+	ConditionURLIssued = "URLIssued"
+	// ConditionExpired of a XenConsole is True when it had a URL that opens no more.
+	ConditionExpired = "Expired"
 )
 
 // Reasons. The same word stands in the condition, in the Event and in the metric's label.
@@ -215,4 +220,34 @@ const (
 	ReasonWaitingForAddress = "WaitingForAddress"
 	// ReasonNotRunning says the VM does not run, so its guest says nothing.
 	ReasonNotRunning = "NotRunning"
+)
+
+// Reasons of a XenConsole.
+const (
+	// ReasonIssued says there is a URL.
+	ReasonIssued = "Issued"
+	// ReasonNotIssued says there was no URL yet.
+	ReasonNotIssued = "NotIssued"
+	// ReasonValid says the URL opens.
+	ReasonValid = "Valid"
+	// ReasonExpired says the time to connect, or notAfter, is over; a new renewToken issues a new URL.
+	ReasonExpired = "Expired"
+	// ReasonRevoked says the guest was stopped while the URL was valid; a new renewToken issues a new one.
+	ReasonRevoked = "Revoked"
+	// ReasonRestoredWithoutRecord says the object was restored from a backup and had its URL before; a new renewToken issues a new one.
+	ReasonRestoredWithoutRecord = "RestoredWithoutRecord"
+	// ReasonInstanceNotFound says instanceRef names no XenInstance.
+	ReasonInstanceNotFound = "InstanceNotFound"
+	// ReasonInstanceNotRunning says only a running guest has a console.
+	ReasonInstanceNotRunning = "InstanceNotRunning"
+	// ReasonAccessForbidden says the pool does not allow this access; see spec.console.allowedAccess of the XenPool.
+	ReasonAccessForbidden = "AccessForbidden"
+	// ReasonInvalidPublicKey says spec.publicKey is no RSA key that can be used.
+	ReasonInvalidPublicKey = "InvalidPublicKey"
+	// ReasonGatewayNotConfigured says the manager was not told where the console gateway is reached (--console-url).
+	ReasonGatewayNotConfigured = "GatewayNotConfigured"
+	// ReasonConsoleOpened says somebody connected.
+	ReasonConsoleOpened = "ConsoleOpened"
+	// ReasonConsoleClosed says a session ended; the message says whose, how long and why.
+	ReasonConsoleClosed = "ConsoleClosed"
 )

@@ -21,6 +21,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&XenImage{}, &XenImageList{},
 		&XenClusterImage{}, &XenClusterImageList{},
 		&XenInstance{}, &XenInstanceList{},
+		&XenConsole{}, &XenConsoleList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 

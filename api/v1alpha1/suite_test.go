@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,17 @@ func loadObject(t testing.TB, name, namespace string) *unstructured.Unstructured
 	return object
 }
 
-func namespaced(kind string) bool { return kind == "XenInstance" || kind == "XenImage" }
+func namespaced(kind string) bool { return kind == "XenInstance" || kind == "XenImage" || kind == "XenConsole" }
+
+func deleteAfterwards(t *testing.T, environment *testkit.Environment, object *unstructured.Unstructured) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() {
+		if err := environment.Client.Delete(ctx, object); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // objectNames are the names of the objects in testdata/objects.
 func objectNames(t testing.TB) []string {

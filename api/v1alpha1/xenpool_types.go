@@ -76,6 +76,10 @@ type XenPoolSpec struct {
 	// +optional
 	Limits *PoolLimits `json:"limits,omitempty"`
 
+	// console is what XenConsoles of instances on this pool may do.
+	// +optional
+	Console *PoolConsole `json:"console,omitempty"`
+
 	// trash is what becomes of instances that were deleted with deletionPolicy Trash.
 	// +optional
 	Trash *PoolTrash `json:"trash,omitempty"`
