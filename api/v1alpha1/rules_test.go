@@ -1,7 +1,6 @@
 package v1alpha1_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -301,12 +300,7 @@ func created(t *testing.T, environment *testkit.Environment, object *unstructure
 	if err := environment.Client.Create(t.Context(), object); err != nil {
 		t.Fatal(err)
 	}
-	stored, ctx := object.DeepCopy(), context.WithoutCancel(t.Context())
-	t.Cleanup(func() {
-		if err := environment.Client.Delete(ctx, stored); err != nil {
-			t.Error(err)
-		}
-	})
+	deleteAfterwards(t, environment, object.DeepCopy())
 
 	return object
 }

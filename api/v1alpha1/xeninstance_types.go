@@ -112,19 +112,6 @@ const (
 	RemoveDriveNever RemoveDrivePolicy = "Never"
 )
 
-// LockingMode is what an interface lets through.
-// +kubebuilder:validation:Enum=NetworkDefault;Unlocked;Disabled
-type LockingMode string
-
-const (
-	// LockingNetworkDefault does as the network says.
-	LockingNetworkDefault LockingMode = "NetworkDefault"
-	// LockingUnlocked lets everything through.
-	LockingUnlocked LockingMode = "Unlocked"
-	// LockingDisabled lets nothing through.
-	LockingDisabled LockingMode = "Disabled"
-)
-
 // DiskRemovePolicy is what becomes of a disk whose entry is taken out of the spec.
 // +kubebuilder:validation:Enum=Detach;Delete
 type DiskRemovePolicy string
@@ -466,11 +453,6 @@ type NetworkInterface struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=104857600
 	RateLimitKBps *int32 `json:"rateLimitKBps,omitempty"`
-
-	// lockingMode is what the interface lets through: NetworkDefault (as the network says), Unlocked (everything) or
-	// Disabled (nothing). Default: NetworkDefault.
-	// +optional
-	LockingMode LockingMode `json:"lockingMode,omitempty"`
 }
 
 // Bootstrap is what a guest finds on its config drive.
