@@ -244,11 +244,16 @@ func (c *Client) dress(err error, r request, phase Phase) error {
 	if errors.As(err, &refusal) {
 		return err
 	}
+	return &TransportError{Op: r.method, Endpoint: r.endpoint.Host, Phase: phase, Read: r.read, Err: tlsError(stripURL(err))}
+}
+
+// stripURL drops the address that net/http puts into its errors.
+func stripURL(err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
-		err = wrapped.Err
+		return wrapped.Err
 	}
-	return &TransportError{Op: r.method, Endpoint: r.endpoint.Host, Phase: phase, Read: r.read, Err: tlsError(err)}
+	return err
 }
 
 const maxErrorBody = 4 << 10
