@@ -104,10 +104,9 @@ func name(object client.Object) string {
 
 // call is what the simulator's log of calls says about one.
 type call struct {
-	Seq     int    `json:"seq"`
-	Method  string `json:"method"`
-	Object  string `json:"object"`
-	Outcome string `json:"outcome"`
+	Method string `json:"method"`
+	Object string `json:"object"` // the name of what it is about, if it has one
+	Error  string `json:"error"`
 }
 
 // tellCalls tells the XenAPI calls that change something, as the pool saw them.
@@ -118,36 +117,37 @@ func (e *environment) tellCalls(ctx context.Context) {
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}},
 		Timeout:   10 * time.Second,
 	}
-	for last := 0; wait(ctx, 200*time.Millisecond) == nil; {
-		calls, err := e.callsAfter(ctx, client, last)
+	for seen := 0; wait(ctx, 200*time.Millisecond) == nil; {
+		calls, err := e.callsAfter(ctx, client, seen)
 		if err != nil {
 			if ctx.Err() == nil {
 				e.story.tell("pool", "its log of calls cannot be read: %v", err)
 			}
 			return
 		}
+		seen += len(calls)
 		for _, c := range calls {
-			last = c.Seq
 			if changes(c.Method) {
-				e.story.tell("pool", "%s", strings.TrimSpace(c.Method+" "+c.Object+" "+outcome(c)))
+				e.story.tell("pool", "%s", c)
 			}
 		}
 	}
 }
 
-func outcome(c call) string {
-	if c.Outcome == "" || c.Outcome == "Success" {
-		return ""
+func (c call) String() string {
+	text := strings.TrimSpace(c.Method + " " + c.Object)
+	if c.Error != "" {
+		text += " → " + c.Error
 	}
-	return "→ " + c.Outcome
+	return text
 }
 
-func (e *environment) callsAfter(ctx context.Context, client *http.Client, seq int) ([]call, error) {
-	address, err := url.JoinPath(e.simulator.Endpoint, "xensim", "calls")
+func (e *environment) callsAfter(ctx context.Context, client *http.Client, seen int) ([]call, error) {
+	address, err := url.JoinPath(e.simulator.Endpoint, "xensim", "calls", "log")
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d", address, seq), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d", address, seen), nil)
 	if err != nil {
 		return nil, err
 	}

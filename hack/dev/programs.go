@@ -62,7 +62,7 @@ func (e *environment) startSimulator(ctx context.Context) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	s := &simulator{User: "root", Password: rand.Text(), CAFile: filepath.Join(data, "ca.crt")}
+	s := &simulator{User: "root", Password: rand.Text(), CAFile: filepath.Join(data, "ca.pem")}
 	var err error
 	s.process, err = controlplane.StartProcess("xensim", e.file("xensim.log"), exec.Command(e.file("bin/xensim"),
 		"--listen", "127.0.0.1:0", "--user", s.User, "--password", s.Password, "--data", data))
