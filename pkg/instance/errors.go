@@ -1,0 +1,166 @@
+package instance
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+)
+
+// guestRetry is how soon a guest that refused a clean shutdown is asked again.
+const guestRetry = 5 * time.Second
+
+// deniedRetry is how soon what the pool refused to our account is tried again without being asked to.
+const deniedRetry = 15 * time.Minute
+
+// inFlight is the outcome of a pass that set something in motion.
+func inFlight(step string) reconcile.Outcome {
+	reason, known := stepReasons[step]
+	if !known {
+		reason = v1alpha1.ReasonProgressing
+	}
+	return reconcile.Wait(reason, stepMessages[reason])
+}
+
+// stepReasons say what the user sees while a step is in flight; the steps of building share one, so that making a VM
+// does not write a status per step.
+var stepReasons = map[string]string{
+	"MakeVM": v1alpha1.ReasonCreating, "MarkVM": v1alpha1.ReasonCreating, "SizeVM": v1alpha1.ReasonCreating,
+	"LeaveTemplates": v1alpha1.ReasonCreating, "InsertISO": v1alpha1.ReasonCreating,
+	"MakeConfigDrive": v1alpha1.ReasonCreating, "FillConfigDrive": v1alpha1.ReasonCreating, "AttachConfigDrive": v1alpha1.ReasonCreating,
+	stepStart: v1alpha1.ReasonStarting, stepStartPaused: v1alpha1.ReasonStarting, stepResume: v1alpha1.ReasonResuming,
+	stepUnpause: v1alpha1.ReasonResuming, stepPause: v1alpha1.ReasonPausing, stepSuspend: v1alpha1.ReasonSuspending,
+	stepShutDown: v1alpha1.ReasonShuttingDown, stepPowerOff: v1alpha1.ReasonShuttingDown,
+	stepReboot: v1alpha1.ReasonRestarting, stepReset: v1alpha1.ReasonRestarting, stepMarkRestart: v1alpha1.ReasonRestarting,
+}
+
+var stepMessages = map[string]string{
+	v1alpha1.ReasonCreating:     "the VM is being made",
+	v1alpha1.ReasonStarting:     "the VM is being started",
+	v1alpha1.ReasonResuming:     "the VM is being resumed",
+	v1alpha1.ReasonPausing:      "the VM is being paused",
+	v1alpha1.ReasonSuspending:   "the VM is being suspended",
+	v1alpha1.ReasonShuttingDown: "the VM is being shut down",
+	v1alpha1.ReasonRestarting:   "the VM is being restarted",
+	v1alpha1.ReasonProgressing:  "changes are being carried out",
+}
+
+// failed turns an act's error into what the pass ends in: whether it is tried again, how soon, and what the user reads.
+func failed(r *Run, step string, err error) reconcile.Outcome {
+	var problem *Problem
+	switch {
+	case errors.As(err, &problem):
+		return blockedBy([]Problem{*problem})
+	case isAny(err, xenapi.ErrVMBadPowerState, xenapi.ErrHandleInvalid, xenapi.ErrMapDuplicateKey, xenapi.ErrDeviceAlreadyExists,
+		xenapi.ErrOtherOperationInProgress):
+		// The pool is not as we saw it: somebody else acted. What is true now comes as an event.
+		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	case errors.Is(err, xenapi.ErrTooManyTasks):
+		return reconcile.Wait(v1alpha1.ReasonProgressing, "waiting for a free task on the pool").After(echoTimeout)
+	case isAny(err, xenapi.ErrVMLacksFeature, xenapi.ErrVMShutdownTimeout) && asksGuest(step):
+		return reconcile.Wait(v1alpha1.ReasonShuttingDown, "the guest does not answer the request to shut down; it is asked again").After(guestRetry)
+	case errors.Is(err, xenapi.ErrOperationBlocked):
+		return reconcile.Terminal(v1alpha1.ReasonOperationBlocked, err.Error()).After(recheckAfter)
+	case isAny(err, xenapi.ErrRBACPermissionDenied, xenapi.ErrPermissionDenied, xenapi.ErrLicenceRestriction):
+		return reconcile.Terminal(v1alpha1.ReasonPermissionDenied, err.Error()).After(deniedRetry)
+	case isAny(err, xenapi.ErrMemoryConstraintViolation, xenapi.ErrMemoryConstraintViolationMaxpin, xenapi.ErrMemoryConstraintViolationOrder,
+		xenapi.ErrMACInvalid):
+		return reconcile.Terminal(v1alpha1.ReasonInvalidSpec, err.Error())
+	case isAny(err, xenapi.ErrSRFull, xenapi.ErrSRBackendNoSpace):
+		return reconcile.Retry(v1alpha1.ReasonInsufficientStorage, explained(err, "the storage repository is full; free some space or name another"))
+	case errors.Is(err, xenapi.ErrHostNotEnoughFreeMemory):
+		return reconcile.Retry(v1alpha1.ReasonInsufficientMemory, explained(err, r.memoryText()))
+	case isAny(err, xenapi.ErrNoHostsAvailable, xenapi.ErrHostDisabled, xenapi.ErrVMRequiresSR, xenapi.ErrVMRequiresNetwork):
+		return noHost(r, err)
+	case errors.Is(err, xenapi.ErrVDIInUse):
+		return reconcile.Retry(v1alpha1.ReasonDeviceInUse, explained(err, "another VM has one of the disks"))
+	}
+	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+}
+
+// explained adds what the user can do to an error.
+func explained(err error, hint string) error { return fmt.Errorf("%w (%s)", err, hint) }
+
+// noHost says why no host would start the VM: NO_HOSTS_AVAILABLE itself gives no reason, the hosts' figures do.
+func noHost(r *Run, err error) reconcile.Outcome {
+	if r.VM != nil && r.shortOfMemory() {
+		return reconcile.Retry(v1alpha1.ReasonInsufficientMemory, explained(err, r.memoryText()))
+	}
+	var disabled []string
+	for _, host := range r.Hosts {
+		if !host.Enabled {
+			disabled = append(disabled, host.Name)
+		}
+	}
+	hint := "no host can run the VM: see that its storage repositories and networks are connected there"
+	if len(disabled) > 0 {
+		hint = "disabled hosts: " + strings.Join(disabled, ", ")
+	}
+	return reconcile.Retry(v1alpha1.ReasonNoHostAvailable, explained(err, hint))
+}
+
+// shortOfMemory reports whether no enabled host has the memory free.
+func (f *Facts) shortOfMemory() bool {
+	for _, host := range f.Hosts {
+		if host.Enabled && host.MemoryFree >= f.VM.Size.Memory {
+			return false
+		}
+	}
+	return len(f.Hosts) > 0
+}
+
+// memoryText says how much memory is needed and where most is free.
+func (f *Facts) memoryText() string {
+	var most Host
+	for _, host := range f.Hosts {
+		if host.Enabled && host.MemoryFree >= most.MemoryFree {
+			most = host
+		}
+	}
+	need := int64(0)
+	if f.VM != nil {
+		need = f.VM.Size.Memory
+	}
+	if most.Name == "" {
+		return fmt.Sprintf("needed %s, and no host is enabled", bytesText(need))
+	}
+	return fmt.Sprintf("needed %s, available %s on %s", bytesText(need), bytesText(most.MemoryFree), most.Name)
+}
+
+// asksGuest reports whether a step depends on the guest's cooperation.
+func asksGuest(step string) bool { return step == stepShutDown || step == stepReboot }
+
+// isGone reports whether an object is not there (any more).
+func isGone(err error) bool { return isAny(err, xenapi.ErrHandleInvalid, xenapi.ErrUUIDInvalid) }
+
+// isAny reports whether the error has one of the codes.
+func isAny(err error, codes ...xenapi.ErrorCode) bool {
+	for _, code := range codes {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// outcomeName is the metric label of a step's end.
+func outcomeName(err error) string {
+	switch code := xenapi.CodeOf(err); {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, xenapi.ErrOutcomeUnknown):
+		return "unknown"
+	case code != "":
+		return "refused"
+	}
+	return "failed"
+}
+
+// bytesText writes a number of bytes like people do: 20Gi.
+func bytesText(bytes int64) string { return resource.NewQuantity(bytes, resource.BinarySI).String() }

@@ -1,0 +1,267 @@
+package instance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// Run is what an act works with.
+type Run struct {
+	*Facts
+	Client *xenapi.Client
+	// Seed gathers what belongs on the config drive: Secrets are read when they are needed and not kept.
+	Seed func(context.Context) (Seed, error)
+	// Now is the time of this pass.
+	Now time.Time
+	// Tasks are the pool's tasks.
+	Tasks Tasks
+	// Sync returns when everything that has happened on the pool up to now has been seen; for unknown outcomes.
+	Sync func(context.Context) error
+	// ClaimWriter makes sure, before the first write, that no other installation writes to the pool.
+	ClaimWriter func(context.Context) error
+	// StepTaken is called with every step taken, for metrics.
+	StepTaken func(step, outcome string, took time.Duration)
+}
+
+// Tasks are the pool's tasks, as far as one instance has to do with them.
+type Tasks interface {
+	// Reserve asks for leave to begin a task; if it is refused, the instance is woken when one is free.
+	Reserve() bool
+	// Release gives the leave back when no task was begun.
+	Release()
+	// Follow has the instance woken when the task is over.
+	Follow(xenapi.TaskRef)
+	// State says what has become of a task, from memory.
+	State(xenapi.TaskRef) TaskState
+}
+
+// doing wraps an error with what was being done to which object; nil stays nil.
+func (r *Run) doing(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s of %s/%s: %w", fmt.Sprintf(format, args...), r.Me.Key.Namespace, r.Me.Key.Name, err)
+}
+
+// importRaw writes an image into a disk and waits until the pool has it all.
+func (r *Run) importRaw(ctx context.Context, vdi xenapi.VDIRef, image []byte) error {
+	return r.Client.ImportVDI(ctx, xenapi.ImportVDI{VDI: vdi, Body: bytes.NewReader(image), Size: int64(len(image))})
+}
+
+// TaskState is what has become of a task.
+type TaskState struct {
+	// Seen is false if the pool does not know the task (any more).
+	Seen    bool
+	Over    bool
+	Err     error
+	Percent int32
+}
+
+// flight is what an act has set in motion and what has not come back as an event yet. It lives in the process only: after
+// a restart the objects tell.
+type flight struct {
+	step  string
+	task  xenapi.TaskRef
+	since time.Time
+	// unknown says that the call's outcome is unknown, so the pool must be looked at anew before anything is repeated.
+	unknown bool
+}
+
+const (
+	// echoTimeout is how long the effect of a call may take to come back as an event before it is asked for.
+	echoTimeout = 10 * time.Second
+	// rememberTasks is how many tasks of ours are told apart from others' at least.
+	rememberTasks = 4096
+	// atOnce is a deadline that is due.
+	atOnce = time.Millisecond
+)
+
+// Executor takes the steps of plans. One is shared by all instances.
+type Executor struct {
+	clock clock.PassiveClock
+
+	mu      sync.Mutex
+	flights map[xencache.Key]*flight
+	// tasks are those that this process began, the ended ones of late among them: an event that still shows one as
+	// under way must not be taken for a stranger's.
+	tasks, older map[xenapi.TaskRef]struct{}
+}
+
+// NewExecutor returns an executor that has nothing in flight.
+func NewExecutor(passive clock.PassiveClock) *Executor {
+	return &Executor{
+		clock: passive, flights: map[xencache.Key]*flight{},
+		tasks: map[xenapi.TaskRef]struct{}{}, older: map[xenapi.TaskRef]struct{}{},
+	}
+}
+
+// Knows reports whether this process began the task.
+func (e *Executor) Knows(task xenapi.TaskRef) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, known := e.tasks[task]
+	_, knownBefore := e.older[task]
+	return known || knownBefore
+}
+
+// Percent is how far the instance's task is, nil if none is under way.
+func (e *Executor) Percent(key xencache.Key, tasks Tasks) *int32 {
+	current := e.flight(key)
+	if current == nil || current.task == "" {
+		return nil
+	}
+	percent := tasks.State(current.task).Percent
+	return &percent
+}
+
+// Do takes the first step of the plan, unless something is in flight already, and says what the pass ends in.
+func (e *Executor) Do(ctx context.Context, r *Run, plan Plan) reconcile.Outcome {
+	if outcome, busy := e.land(ctx, r, plan); busy {
+		return outcome
+	}
+	if len(plan.Steps) == 0 {
+		return plan.Outcome
+	}
+	return e.take(ctx, r, plan.Steps[0]).Join(plan.deadline())
+}
+
+// take runs one step's act.
+func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcome {
+	if err := r.ClaimWriter(ctx); err != nil {
+		return failed(r, step.Name, err)
+	}
+	if step.Long && !r.Tasks.Reserve() {
+		return reconcile.Wait(v1alpha1.ReasonProgressing, "waiting for a free task on the pool")
+	}
+	began := e.clock.Now()
+	task, err := step.Act(ctx, r)
+	r.StepTaken(step.Name, outcomeName(err), e.clock.Since(began))
+	if task != "" && err == nil {
+		e.set(r.Me.Key, &flight{step: step.Name, task: task, since: began})
+		r.Tasks.Follow(task)
+		return inFlight(step.Name)
+	}
+	if step.Long {
+		r.Tasks.Release()
+	}
+	switch {
+	case err == nil:
+		e.set(r.Me.Key, &flight{step: step.Name, since: began})
+		return inFlight(step.Name).After(echoTimeout)
+	case errors.Is(err, xenapi.ErrOutcomeUnknown):
+		e.set(r.Me.Key, &flight{step: step.Name, since: began, unknown: true})
+		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	default:
+		return failed(r, step.Name, err)
+	}
+}
+
+// land sees to what is in flight. It reports busy if the pass must end with that.
+func (e *Executor) land(ctx context.Context, r *Run, plan Plan) (reconcile.Outcome, bool) {
+	current := e.flight(r.Me.Key)
+	switch {
+	case current == nil:
+		return reconcile.Done(), false
+	case current.task != "":
+		return e.landTask(ctx, r, plan, current)
+	case current.unknown:
+		return e.lookAgain(ctx, r, current)
+	}
+	left := echoTimeout - e.clock.Since(current.since)
+	switch {
+	case len(plan.Steps) == 0:
+		if left <= 0 {
+			e.clear(r.Me.Key)
+		}
+		return reconcile.Done(), false // nothing to repeat
+	case plan.Steps[0].Name != current.step:
+		e.clear(r.Me.Key)
+		return reconcile.Done(), false // seen
+	case left > 0:
+		return inFlight(current.step).After(left).Join(plan.deadline()), true
+	default:
+		return e.lookAgain(ctx, r, current) // no event came: ask for one
+	}
+}
+
+// lookAgain waits until the memory of the pool is as new as this moment. The facts of this pass are older, so it ends.
+func (e *Executor) lookAgain(ctx context.Context, r *Run, current *flight) (reconcile.Outcome, bool) {
+	if err := r.Sync(ctx); err != nil {
+		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "look again")), true
+	}
+	e.clear(r.Me.Key)
+	return inFlight(current.step).After(atOnce), true
+}
+
+// landTask sees to a task in flight. A plan that has moved on to a step that may overtake the task (pulling the plug on a
+// guest that does not shut down) is let through.
+func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *flight) (reconcile.Outcome, bool) {
+	state := r.Tasks.State(current.task)
+	switch {
+	case !state.Seen && e.clock.Since(current.since) < echoTimeout:
+		return inFlight(current.step).After(echoTimeout).Join(plan.deadline()), true
+	case !state.Seen: // the pool has forgotten it, a restarted toolstack for instance: the objects must tell
+		return e.lookAgain(ctx, r, current)
+	case !state.Over:
+		if len(plan.Steps) > 0 && plan.Steps[0].Overtakes == current.step {
+			e.clear(r.Me.Key)
+			return reconcile.Done(), false
+		}
+		if len(plan.Steps) == 0 && !plan.Outcome.IsDone() {
+			return plan.Outcome, true // what it is waited for in vain is said, the task goes on
+		}
+		return inFlight(current.step).Join(plan.deadline()), true
+	}
+	e.clear(r.Me.Key)
+	if err := r.Client.Task.Destroy(ctx, current.task); err != nil && !isGone(err) {
+		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "tidy up after %s", current.step)), true
+	}
+	if state.Err != nil {
+		return failed(r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
+	}
+	if len(plan.Steps) > 0 && plan.Steps[0].Name == current.step {
+		// The facts of this pass are from before the task's end.
+		e.set(r.Me.Key, &flight{step: current.step, since: e.clock.Now()})
+		return inFlight(current.step).After(echoTimeout).Join(plan.deadline()), true
+	}
+	return reconcile.Done(), false
+}
+
+func (e *Executor) flight(key xencache.Key) *flight {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.flights[key]
+}
+
+func (e *Executor) set(key xencache.Key, f *flight) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.flights[key] = f
+	if f.task == "" {
+		return
+	}
+	if len(e.tasks) >= rememberTasks {
+		e.tasks, e.older = map[xenapi.TaskRef]struct{}{}, e.tasks
+	}
+	e.tasks[f.task] = struct{}{}
+}
+
+func (e *Executor) clear(key xencache.Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.flights, key)
+}
+
+// Forget drops what is remembered of an instance that is gone.
+func (e *Executor) Forget(key xencache.Key) { e.clear(key) }

@@ -1,0 +1,203 @@
+package instance
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// Facts is what is known of one instance at one moment: who it is, what is asked for, and what the pool has. It is all
+// that Decide and Status look at.
+type Facts struct {
+	Me   Me
+	Want Want
+	// Prior is the status as it was last stored: latched device numbers, deadlines, what power state was reached.
+	Prior v1alpha1.XenInstanceStatus
+	// VM is the instance's VM, nil if there is none.
+	VM *VM
+	// Twins are other VMs that carry this instance's marks.
+	Twins []VM
+	// Loose are disks that carry this instance's marks and hang on no VM.
+	Loose []VDI
+	// Owner is another living object that the VM's marks name, "" if there is none.
+	Owner string
+	// UnknownClone says that a clone or copy of the template is under way which this process did not start: it may be
+	// ours from before a restart, so nothing is created until it is over.
+	UnknownClone bool
+	// Hosts are the pool's hosts, for placement.
+	Hosts []Host
+}
+
+// Me is the instance itself, apart from its spec.
+type Me struct {
+	Key          xencache.Key
+	UID          string
+	Installation string
+	Generation   int64
+	// BoundUUID is the annotation that names the VM.
+	BoundUUID    string
+	Deleting     bool
+	PowerOnGates []string
+	DeleteGates  []string
+	// Held says why nothing may be started, stopped, moved or deleted on the pool at present, "" if it may.
+	Held       string
+	HeldReason string
+}
+
+// MarkName is the name under which the VM is made; it carries it until it is complete.
+func (m Me) MarkName() string {
+	return xencache.MarkName(m.Installation, m.Key, xencache.RoleVM)
+}
+
+// Marks are the marks of an object of this instance.
+func (m Me) Marks(role xencache.Role, self string) xencache.Marks {
+	return xencache.Marks{Installation: m.Installation, Ref: m.Key, UID: m.UID, Self: self, Role: role}
+}
+
+// Owns reports whether the marks name this instance. The uid is only an incarnation.
+func (m Me) Owns(marks xencache.Marks) bool {
+	return marks.Installation == m.Installation && marks.Ref == m.Key
+}
+
+// VM is one virtual machine as the pool shows it.
+type VM struct {
+	Ref         xenapi.VMRef
+	UUID        string
+	Name        string
+	Description string
+	Tags        []string
+	Template    bool
+	Power       v1alpha1.PowerState
+	Size        Size
+	OtherConfig map[string]string
+	Platform    map[string]string
+	VCPUsParams map[string]string
+	// Blocked are the operations that someone has blocked, each with the reason given.
+	Blocked map[string]string
+	Marks   xencache.Marks
+	// StartedAt is the last boot or reboot, zero if the VM never ran.
+	StartedAt time.Time
+	HostName  string
+	Guest     Guest
+	// Running are the operations under way on it, by task.
+	Running map[xenapi.TaskRef]string
+	Disks   []Disk
+	NICs    []NIC
+}
+
+// Size is what a flavor sets, in the pool's terms. Memory is in bytes; 0 means not set.
+type Size struct {
+	VCPUs, MaxVCPUs, CoresPerSocket int64
+	MinMemory, Memory, MaxMemory    int64
+	Weight, Cap                     int64
+}
+
+// Guest is what the agent in the guest reports.
+type Guest struct {
+	// Reports says that an agent is there and alive.
+	Reports bool
+	// CanShutDown says that a clean shutdown or reboot is possible.
+	CanShutDown bool
+	// Hotplug says that disks and network interfaces can come and go while it runs.
+	Hotplug bool
+	// Addresses by the device number of the interface.
+	Addresses map[string][]string
+}
+
+// Disk is a virtual block device and what is in it.
+type Disk struct {
+	Ref      xenapi.VBDRef
+	UUID     string
+	Device   string
+	Entry    string
+	CD       bool
+	Empty    bool
+	Attached bool
+	// OtherConfig is the block device's own other_config.
+	OtherConfig map[string]string
+	VDI         VDI
+}
+
+// VDI is a disk in a storage repository.
+type VDI struct {
+	Ref         xenapi.VDIRef
+	UUID        string
+	Name        string
+	Size        int64
+	SR          xenapi.SRRef
+	SRName      string
+	OtherConfig map[string]string
+	Marks       xencache.Marks
+	// Attached says that some running VM has it plugged.
+	Attached bool
+	// Users is how many block devices hold it.
+	Users    int
+	Snapshot bool
+}
+
+// NIC is a virtual network interface.
+type NIC struct {
+	Ref         xenapi.VIFRef
+	UUID        string
+	Device      string
+	Entry       string
+	MAC         string
+	Network     xenapi.NetworkRef
+	NetworkName string
+	Attached    bool
+	RateLimit   int64
+	OtherConfig map[string]string
+}
+
+// Host is a member of the pool as far as placement goes. Memory is in bytes.
+type Host struct {
+	Ref         xenapi.HostRef
+	UUID        string
+	Name        string
+	Enabled     bool
+	CPUs        int64
+	MemoryTotal int64
+	MemoryFree  int64
+}
+
+// building reports whether the VM is still being made: its mark-name goes only when everything else is there.
+func (f *Facts) building() bool {
+	return f.VM != nil && f.VM.Name == f.Me.MarkName()
+}
+
+// halted reports whether the VM is there and off.
+func (f *Facts) halted() bool {
+	return f.VM != nil && f.VM.Power == v1alpha1.PowerStateHalted
+}
+
+// running reports whether the guest executes.
+func (f *Facts) running() bool {
+	return f.VM != nil && f.VM.Power == v1alpha1.PowerStateRunning
+}
+
+// diskAt finds the block device with a device number; CDs included.
+func (vm *VM) diskAt(device string) *Disk {
+	i := slices.IndexFunc(vm.Disks, func(d Disk) bool { return d.Device == device })
+	if i < 0 {
+		return nil
+	}
+	return &vm.Disks[i]
+}
+
+// rootDisk is the disk that the VM boots from: device 0.
+func (vm *VM) rootDisk() *Disk {
+	disk := vm.diskAt(strconv.Itoa(rootDevice))
+	if disk == nil || disk.CD || disk.VDI.Ref.IsNull() {
+		return nil
+	}
+	return disk
+}
+
+// neverRan reports whether the VM was never booted.
+func (vm *VM) neverRan() bool {
+	return vm.StartedAt.IsZero() && vm.Power == v1alpha1.PowerStateHalted
+}
