@@ -101,7 +101,7 @@ func (i *Inventory) addVMs(v xencache.View, installation string) {
 			}
 			i.Marked = append(i.Marked, Marked{
 				Class: "VM", Ref: string(ref), UUID: vm.UUID, Name: limited(vm.NameLabel), Marks: marks,
-				InUse: vm.PowerState != xenapi.VMPowerStateHalted || len(v.VBDsOf(ref)) > 0,
+				InUse: vm.PowerState != xenapi.VMPowerStateHalted || len(vm.CurrentOperations) > 0,
 			})
 		}
 	}

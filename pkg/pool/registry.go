@@ -31,8 +31,8 @@ const (
 type RegistryOptions struct {
 	// Installation is the id in our marks.
 	Installation string
-	// WrapTransport wraps the transports of the named pool's client; nil does not.
-	WrapTransport func(pool string, next http.RoundTripper) http.RoundTripper
+	// WrapTransport wraps the transports of the clients; nil does not.
+	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// Logger takes what is worth knowing about connections.
 	Logger logr.Logger
 	// Clock is the real one if nil.
@@ -221,17 +221,15 @@ func (g *Registry) wakePool(name string, after time.Duration) {
 
 // clientConfig is how a client for the pool is made.
 func (g *Registry) clientConfig(name string, s Settings) xenapi.Config {
-	config := xenapi.Config{
+	return xenapi.Config{
 		Endpoints: s.Endpoints, Username: s.Username, Password: s.Password,
 		CABundle: s.CABundle, FingerprintsSHA256: s.FingerprintsSHA256, InsecureSkipVerify: s.InsecureSkipVerify,
 		Originator: "kubexen/" + g.options.Installation,
 		Logger:     g.options.Logger.WithValues("pool", name),
 		OnCall:     observeCall,
+
+		WrapTransport: g.options.WrapTransport,
 	}
-	if wrap := g.options.WrapTransport; wrap != nil {
-		config.WrapTransport = func(next http.RoundTripper) http.RoundTripper { return wrap(name, next) }
-	}
-	return config
 }
 
 // retire closes a replaced client when the calls that use it have had time to end.

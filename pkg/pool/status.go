@@ -170,9 +170,9 @@ func SettingsFrom(pool *v1alpha1.XenPool, credentials, ca *corev1.Secret) (Setti
 		return Settings{}, missing("Secret %s/%s (spec.credentialsSecretRef) does not exist", ref.Namespace, ref.Name)
 	}
 	s := Settings{
-		Endpoints: pool.Spec.Endpoints,
-		Username:  string(credentials.Data[corev1.BasicAuthUsernameKey]),
-		Password:  string(credentials.Data[corev1.BasicAuthPasswordKey]),
+		Endpoints:     pool.Spec.Endpoints,
+		Username:      string(credentials.Data[corev1.BasicAuthUsernameKey]),
+		Password:      string(credentials.Data[corev1.BasicAuthPasswordKey]),
 		SecretVersion: credentials.ResourceVersion,
 	}
 	if s.Username == "" || s.Password == "" {

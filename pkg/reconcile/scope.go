@@ -30,6 +30,9 @@ type Object interface {
 type Runtime struct {
 	// Client reads from the manager's cache and writes to the API server.
 	Client client.Client
+	// Live reads from the API server itself. Secrets and ConfigMaps are read with it, so that a cluster's worth of them
+	// is neither held in memory nor watched.
+	Live client.Reader
 	// Clock gives the transition times of conditions.
 	Clock clock.PassiveClock
 	// Recorder takes Events; nil drops them.

@@ -1,0 +1,48 @@
+package controllers
+
+import (
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+)
+
+// askedAnew lets through what a user changed: spec, annotations, deletion. Our own status writes wake nobody.
+func askedAnew() predicate.Predicate {
+	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+}
+
+// poolTurned lets through what matters to those who live on a pool: its spec, its annotations, and whether it can be
+// used.
+func poolTurned() predicate.Predicate {
+	return predicate.Or(askedAnew(), predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return usable(e.ObjectOld) != usable(e.ObjectNew)
+	}})
+}
+
+// usable sums up of a XenPool's conditions what others act on.
+func usable(obj client.Object) string {
+	pool, ok := obj.(*v1alpha1.XenPool)
+	if !ok {
+		return ""
+	}
+	sum := ""
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReachable} {
+		if c := meta.FindStatusCondition(pool.Status.Conditions, kind); c != nil {
+			sum += string(c.Status) + "/" + c.Reason + " "
+		}
+	}
+	return sum
+}
+
+// gone lets deletions through alone.
+func gone() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/controllers"
+)
+
+// managerFlags are what the command line of the manager sets.
+type managerFlags struct {
+	controllers.Options
+	kubeconfig            string
+	installationConfigMap string
+	log                   logFlags
+}
+
+func newManagerCommand() *cobra.Command {
+	flags := managerFlags{}
+	command := &cobra.Command{
+		Use:   "manager",
+		Short: "Run the controllers (the default)",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runManager(cmd.Context(), flags) },
+	}
+	flags.register(command.Flags())
+	return command
+}
+
+func (f *managerFlags) register(set *pflag.FlagSet) {
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the service account of the pod, $KUBECONFIG)")
+	set.StringVar(&f.Installation, "installation", "", "id in the marks on the pools; it must never change (default: from the ConfigMap)")
+	set.StringVar(&f.installationConfigMap, "installation-configmap", "kubexen-installation", "ConfigMap in --namespace that holds the installation id; made if it is not there")
+	set.StringVar(&f.Namespace, "namespace", envOr("POD_NAMESPACE", "kubexen-system"), "namespace of the lease and of the installation's ConfigMap (default: $POD_NAMESPACE)")
+	set.BoolVar(&f.LeaderElection, "leader-elect", true, "let one of several replicas work")
+	set.StringVar(&f.MetricsAddress, "metrics-bind-address", ":8080", "address that serves /metrics; 0 is off")
+	set.StringVar(&f.HealthAddress, "health-probe-bind-address", ":8081", "address that serves /healthz and /readyz; 0 is off")
+	set.IntVar(&f.Concurrency, "concurrency", 20, "instances that are worked on at a time")
+	set.Float32Var(&f.QPS, "kube-api-qps", 100, "requests to the API server in a second, in the long run")
+	set.IntVar(&f.Burst, "kube-api-burst", 200, "requests to the API server in a second, for a moment")
+	set.DurationVar(&f.ShutdownTimeout, "shutdown-timeout", 0, "how long a stopping manager waits for what is under way (default 15s)")
+	f.log.register(set)
+}
+
+func runManager(ctx context.Context, flags managerFlags) error {
+	logger, flush, err := flags.log.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer flush()
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger.WithName("kube"))
+	flags.Logger = logger
+	config, err := restConfig(flags.kubeconfig)
+	if err != nil {
+		return err
+	}
+	if flags.Installation == "" {
+		if flags.Installation, err = installation(ctx, config, flags); err != nil {
+			return err
+		}
+	}
+	manager, err := controllers.NewManager(config, flags.Options)
+	if err != nil {
+		return err
+	}
+	logger.Info("starting", "version", version(), "installation", flags.Installation)
+	if err := manager.Start(logr.NewContext(ctx, logger)); err != nil {
+		return fmt.Errorf("run the manager: %w", err)
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// installation reads the installation's id, or chooses it.
+func installation(ctx context.Context, config *rest.Config, flags managerFlags) (string, error) {
+	direct, err := client.New(config, client.Options{Scheme: controllers.NewScheme()})
+	if err != nil {
+		return "", fmt.Errorf("make a client of the API server: %w", err)
+	}
+	return controllers.Installation(ctx, direct, flags.Namespace, flags.installationConfigMap)
+}
+
+// restConfig reads how to reach the API server: a file that is named, else what the pod or the environment offers.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		config, err := ctrl.GetConfig()
+		if err != nil {
+			return nil, fmt.Errorf("find the API server: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	return config, nil
+}
+
+func envOr(name, fallback string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return fallback
+}
