@@ -11,7 +11,7 @@ const eventGrace = 60 * time.Second
 
 // Event is one change of one object.
 type Event struct {
-	// ID orders events; within a batch they are not in order of time.
+	// ID orders events, which are not in order of time within a batch. Messages have 0 (recording 0509).
 	ID int64
 	// Class is in lower case, such as vm_guest_metrics.
 	Class string
