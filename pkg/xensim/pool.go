@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/kubexen/kubexen/pkg/xensim/internal/blockstore"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/datamodel"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/httpd"
@@ -47,6 +49,7 @@ type Pool struct {
 	*xapi.Pool
 
 	options   Options
+	disks     *blockstore.Store // the bytes of VDIs, by uuid
 	temporary bool // the data directory is ours to remove
 	tls       *authority
 	hosts     map[string]*hostServer // by host reference
@@ -97,6 +100,10 @@ func (p *Pool) prepare() error {
 	}
 	if err := os.MkdirAll(p.options.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
+	}
+	var err error
+	if p.disks, err = blockstore.Open(filepath.Join(p.options.DataDir, "disks")); err != nil {
+		return err
 	}
 	if err := p.load(); err != nil {
 		return err
@@ -241,6 +248,9 @@ func (p *Pool) Close() {
 	}
 	p.Pool.Close()
 	p.stopListening()
+	if p.disks != nil {
+		_ = p.disks.Close() // what is left of them is useless without the process
+	}
 	if p.temporary {
 		_ = os.RemoveAll(p.options.DataDir)
 	}

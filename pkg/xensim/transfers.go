@@ -1,4 +1,38 @@
 package xensim
 
+import (
+	"fmt"
+	"net"
+
+	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
+	"github.com/kubexen/kubexen/pkg/xensim/internal/transfer"
+)
+
 // registerTransfers registers the HTTP handlers that move disks, VMs and consoles.
-func registerTransfers(*Pool) error { return nil }
+func registerTransfers(p *Pool) error {
+	transfer.Register(p.Pool, transfer.Options{
+		Disks:     p.disks,
+		Attach:    p.attachToControlDomain,
+		BaseURL:   p.baseURL,
+		VNC:       p.options.VNC,
+		WebSocket: p.options.Profile == "26.17",
+	})
+	return nil
+}
+
+// baseURL is where a host is reached. The pool is locked.
+func (p *Pool) baseURL(host string) string {
+	scheme := "https"
+	if p.options.HTTP {
+		scheme = "http"
+	}
+	address := p.DB().Get("host", host).Str("address")
+	return scheme + "://" + net.JoinHostPort(address, fmt.Sprint(p.port))
+}
+
+// attachToControlDomain gives a VDI a device of the control domain for as long as bytes move.
+func (p *Pool) attachToControlDomain(vdi, mode string) (detach func(), err error) {
+	vbd := p.Create("VBD", db.Fields{"VDI": vdi, "VM": p.DB().Get("host", p.Coordinator()).Str("control_domain"), "mode": mode,
+		"type": "Disk", "currently_attached": true})
+	return func() { p.DB().Delete("VBD", vbd) }, nil
+}

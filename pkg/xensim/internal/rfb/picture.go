@@ -29,6 +29,12 @@ const (
 	barTextIndex
 )
 
+// Picture is what the screen looks like now.
+func (s *Screen) Picture() image.Image {
+	rows, _ := s.Contents()
+	return picture(rows)
+}
+
 // nothing is a picture that differs from every other in every pixel.
 func nothing() *image.Paletted {
 	canvas := image.NewPaletted(image.Rect(0, 0, Width, Height), palette)

@@ -40,6 +40,7 @@ type Pool struct {
 	closeNow   context.CancelCauseFunc
 	closed     bool
 	work       sync.WaitGroup
+	busy       int // what goes on in the background: Async calls, and what After has planned
 }
 
 // Handler implements a message. It runs with the pool locked. Its result is of the type that the data model gives the
@@ -147,16 +148,24 @@ func (p *Pool) Coordinator() string {
 }
 
 // After runs f with the pool locked when a duration of the pool's time has passed, unless the pool is closed before.
+// The pool must be locked when it is called.
 // It is for what happens by itself: a guest's agent that starts to report, a guest that shuts itself down.
 func (p *Pool) After(d time.Duration, f func()) {
+	p.busy++
 	p.work.Go(func() {
-		if p.Clock.Sleep(p.closing(), d) != nil {
-			return
-		}
+		err := p.Clock.Sleep(p.closing(), d)
 		p.Lock()
 		defer p.Unlock()
-		if !p.closed {
+		p.busy--
+		if err == nil && !p.closed {
 			f()
 		}
+		p.wake()
 	})
 }
+
+// Busy says whether anything goes on in the background; the pool must be locked.
+func (p *Pool) Busy() bool { return p.busy > 0 }
+
+// Changed gives a channel that is closed when the database changes next; the pool must be locked.
+func (p *Pool) Changed() <-chan struct{} { return p.changed }
