@@ -140,9 +140,9 @@ func TestTenants(t *testing.T) {
 			mayNot:  []string{"create xeninstances", "delete xeninstances", "get xenconsoles", "list xenconsoles", "get secrets"},
 			cluster: []string{"list xenflavors", "list xenclusterimages"},
 		},
-		"an editor writes VMs, opens no consoles": {
-			role: "edit", may: []string{"create xeninstances", "patch xeninstances", "delete xeninstances", "create xenimages"},
-			mayNot:  []string{"get xenconsoles", "create xenconsoles", "patch xeninstances/status"},
+		"an editor writes VMs and opens consoles": {
+			role: "edit", may: []string{"create xeninstances", "patch xeninstances", "delete xeninstances", "create xenimages", "create xenconsoles"},
+			mayNot:  []string{"patch xeninstances/status", "patch xenconsoles/status"},
 			cluster: []string{"list xenflavors"},
 		},
 		"a console user opens consoles and changes no VM": {
@@ -243,5 +243,36 @@ func TestManagerRunsConfined(t *testing.T) {
 	alike.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = ptr.To(true)
 	if err := environment.Client.Create(t.Context(), alike, client.DryRunAll); !errors.IsForbidden(err) {
 		t.Errorf("a privileged pod: %v, want Forbidden", err)
+	}
+}
+
+// TestManagerRole asks what the manager's account may do: nothing to the objects that users own but to mark them, and
+// nothing to the cluster.
+func TestManagerRole(t *testing.T) {
+	environment := installed(t)
+	account := "system:serviceaccount:kubexen-system:kubexen-manager"
+	for _, act := range []string{"get xeninstances", "watch xenpools", "patch xenpools/status"} {
+		if !allowed(t.Context(), t, environment, account, "", act) {
+			t.Errorf("the manager may not %s", act)
+		}
+	}
+	for _, act := range []string{
+		"create xenpools", "delete xenpools", "create xenflavors", "delete xenflavors", "create xeninstances", "delete xeninstances",
+		"deletecollection xeninstances",
+	} {
+		if allowed(t.Context(), t, environment, account, "", act) {
+			t.Errorf("the manager may %s", act)
+		}
+	}
+	roles := &rbacv1.ClusterRole{}
+	if err := environment.Client.Get(t.Context(), client.ObjectKey{Name: "kubexen-manager"}, roles); err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range roles.Rules {
+		for _, words := range [][]string{rule.APIGroups, rule.Resources, rule.Verbs} {
+			if slices.Contains(words, "*") {
+				t.Errorf("a rule of the manager is for everything: %v", rule)
+			}
+		}
 	}
 }

@@ -33,8 +33,6 @@ const (
 const (
 	// FinalizerPool keeps a XenPool while instances live on it.
 	FinalizerPool = "kubexen.io/xenpool"
-	// FinalizerPoolSecret keeps a credentials Secret while a XenPool that uses it still has work to do with it.
-	FinalizerPoolSecret = "kubexen.io/xenpool-credentials"
 	// FinalizerInstance keeps a XenInstance until its VM is dealt with as its deletionPolicy says.
 	FinalizerInstance = "kubexen.io/xeninstance"
 )

@@ -35,7 +35,9 @@ func loadObject(t testing.TB, name, namespace string) *unstructured.Unstructured
 	return object
 }
 
-func namespaced(kind string) bool { return kind == "XenInstance" || kind == "XenImage" || kind == "XenConsole" }
+func namespaced(kind string) bool {
+	return kind == "XenInstance" || kind == "XenImage" || kind == "XenConsole"
+}
 
 func deleteAfterwards(t *testing.T, environment *testkit.Environment, object *unstructured.Unstructured) {
 	t.Helper()
