@@ -136,7 +136,7 @@ var readRaw = sync.OnceValues(func() (*rawModel, error) {
 
 // Load builds the model of one server version: "24.19" (what was recorded) or "26.17" (the newest known).
 func Load(profile string) (*Model, error) {
-	limit, ok := map[string]version{"24.19": {24, 19, 2}, "26.17": {26, 17, 99}}[profile]
+	limit, ok := map[string]version{"24.19": recordedVersion, "26.17": {26, 17, 99}}[profile]
 	if !ok {
 		return nil, fmt.Errorf("unknown profile %q: 24.19 or 26.17", profile)
 	}
@@ -237,8 +237,8 @@ func (b *builder) addClass(name string, methods []string) error {
 		b.model.classes[name] = class
 	}
 	for message, m := range raw.Messages {
-		if !b.limit.includes(m.Since) && position[message] == 0 {
-			continue
+		if position[message] == 0 && (!b.limit.includes(m.Since) || b.limit == recordedVersion && len(methods) > 0) {
+			continue // of another version; the recorded server's own list is exact
 		}
 		if err := b.addMessage(class, message, m.Params, m.Result, m.State == "Removed"); err != nil {
 			return fmt.Errorf("message %s: %w", message, err)
@@ -381,6 +381,9 @@ func lineSet(text string) map[string]bool {
 }
 
 type version [3]int
+
+// recordedVersion is the version of the server whose methods are in methods-24.19.txt.
+var recordedVersion = version{24, 19, 2}
 
 // includes says whether a member that appeared in the given release exists in this version. Releases with code names
 // are all older than the versions that can be loaded.

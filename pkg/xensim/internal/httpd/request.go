@@ -96,7 +96,7 @@ func readRequest(conn net.Conn, reader *bufio.Reader) (*Request, error) {
 	if len(words) != 3 || !strings.HasPrefix(words[2], "HTTP/") {
 		return nil, errNoRequest
 	}
-	path, rawQuery, _ := strings.Cut(words[1], "?")
+	path, rawQuery, _ := strings.Cut(originForm(words[1]), "?")
 	plain, err := url.PathUnescape(path)
 	if err != nil {
 		return nil, errNoRequest
@@ -114,6 +114,17 @@ func readRequest(conn net.Conn, reader *bufio.Reader) (*Request, error) {
 		r.Header[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
 	}
 	return r, r.finish()
+}
+
+// originForm takes scheme and host off a target that has them, as requests to a proxy do.
+func originForm(target string) string {
+	if _, rest, ok := strings.Cut(target, "://"); ok && !strings.HasPrefix(target, "/") {
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			return rest[i:]
+		}
+		return "/"
+	}
+	return target
 }
 
 func (r *Request) finish() error {

@@ -73,10 +73,15 @@ func (p *Pool) startAsync(c *Call, label string) string {
 	ctx, cancel := p.within(context.Background())
 	c.ctx = ctx
 	c.Task = p.newTask(label, "", c.Session, cancel)
+	p.busy++
 	p.work.Go(func() {
 		defer cancel(nil)
 		p.Lock()
 		defer p.Unlock()
+		defer func() {
+			p.busy--
+			p.wake()
+		}()
 		if ctx.Err() != nil && context.Cause(ctx) == errRestart {
 			return
 		}

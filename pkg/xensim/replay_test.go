@@ -1,0 +1,427 @@
+package xensim
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// exchange is one recorded request with its answer (testdata/README.md).
+type exchange struct {
+	Number   int
+	Name     string
+	Protocol string
+	Request  struct {
+		Method, Path, Raw string
+		Headers           map[string]string
+		Body              *string
+	}
+	Response struct {
+		Status     int
+		Reason     string
+		Headers    [][2]string
+		Body, Raw  *string
+		BodyLength int `json:"body_length"`
+		Withheld   bool
+		Error      string
+	}
+}
+
+func (e *exchange) label() string { return fmt.Sprintf("%04d %s", e.Number, e.Name) }
+
+// method gives the XenAPI message that the request calls, if any.
+func (e *exchange) method() string {
+	if e.Request.Body == nil {
+		return ""
+	}
+	if m := methodPattern.FindStringSubmatch(*e.Request.Body); m != nil {
+		return m[1] + m[2]
+	}
+	return ""
+}
+
+var methodPattern = regexp.MustCompile(`<methodName>([^<]*)</methodName>|"method": ?"([^"]*)"`)
+
+func readGroup(t *testing.T, path string) []*exchange {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	zipped, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*exchange
+	for decoder := json.NewDecoder(zipped); ; {
+		var e exchange
+		err := decoder.Decode(&e)
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		out = append(out, &e)
+	}
+}
+
+// seeded starts a pool from the state in which every group of recordings began.
+func seeded(t testing.TB) (*Pool, string) {
+	t.Helper()
+	file, err := os.Open("testdata/state.json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	state, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Options{Password: "rigpass", State: state, DataDir: t.TempDir(), HTTP: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	url, err := p.Start("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, strings.TrimPrefix(url, "http://")
+}
+
+// TestReplay sends every recorded request to a freshly seeded simulator and compares the answers. What differs must be
+// listed in testdata/differences.txt, and what is listed there must differ.
+func TestReplay(t *testing.T) {
+	groups, err := filepath.Glob("testdata/recordings/*.jsonl.gz")
+	if err != nil || len(groups) == 0 {
+		t.Fatalf("no recordings: %v", err)
+	}
+	listed := readList(t, "testdata/differences.txt")
+	excused := readList(t, "testdata/not-authentic.txt")
+	var r *replayer
+	for _, path := range groups {
+		name := strings.TrimSuffix(filepath.Base(path), ".jsonl.gz")
+		if r == nil || !continued[name] {
+			r = newReplayer(t)
+		}
+		exchanges := readGroup(t, path)
+		r.seed(exchanges)
+		t.Run(name, func(t *testing.T) { r.group(t, name, exchanges, listed, excused) })
+	}
+}
+
+// continued names the groups that were recorded on the server of the group before, where its objects still were.
+var continued = map[string]bool{"2001-http": true, "3001-races": true}
+
+func newReplayer(t *testing.T) *replayer {
+	pool, address := seeded(t)
+	r := &replayer{pool: pool, address: address, ids: newMapping()}
+	r.ids.volatileAddress(address)
+	return r
+}
+
+// readList reads lines "NNNN name: reason"; the numbers are what counts.
+func readList(t *testing.T, path string) map[int]string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int]string{}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		label, reason, ok := strings.Cut(line, ": ")
+		number, err := strconv.Atoi(strings.Fields(label)[0])
+		if err != nil || !ok || reason == "" {
+			t.Fatalf("%s: no reason or number in %q", path, line)
+		}
+		out[number] = reason
+	}
+	return out
+}
+
+func (r *replayer) group(t *testing.T, name string, exchanges []*exchange, listed, excused map[int]string) {
+	var report strings.Builder
+	compared, differing, withheld, unlike := 0, 0, 0, 0
+	for i, e := range exchanges {
+		differences := r.replay(e, exchanges[i+1:])
+		_, isListed := listed[e.Number]
+		_, isExcused := excused[e.Number]
+		switch {
+		case e.Response.Withheld:
+			withheld++
+			continue
+		case isExcused:
+			unlike++
+			continue
+		}
+		compared++
+		if len(differences) > 0 {
+			differing++
+			fmt.Fprintf(&report, "%s\n", e.label())
+			for _, d := range differences[:min(len(differences), 12)] {
+				fmt.Fprintf(&report, "    %s\n", d)
+			}
+		}
+		switch {
+		case len(differences) > 0 && !isListed:
+			t.Errorf("%s differs:\n    %s", e.label(), strings.Join(differences[:min(len(differences), 6)], "\n    "))
+		case len(differences) == 0 && isListed:
+			t.Errorf("%s no longer differs: take it out of testdata/differences.txt", e.label())
+		}
+	}
+	share := 100 * float64(differing) / float64(max(compared, 1))
+	t.Logf("%-22s compared %4d  agree %4d  differ %3d (%.1f %%)  withheld %3d  not authentic %3d",
+		name, compared, compared-differing, differing, share, withheld, unlike)
+	if dir := os.Getenv("REPLAY_REPORT"); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, "replay-"+name+".txt"), []byte(report.String()), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	if share >= 4 {
+		t.Errorf("%.1f %% of the exchanges differ; less than 4 %% may", share)
+	}
+}
+
+// replayer replays one group.
+type replayer struct {
+	pool    *Pool
+	address string
+	ids     *mapping
+	task    string // of an Async call, by the recording's name, until it was seen
+}
+
+// replay sends one request and gives the differences between the answers.
+func (r *replayer) replay(e *exchange, next []*exchange) []string {
+	r.settle(e)
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		trial := r.ids.clone()
+		differences := r.once(e, trial)
+		r.pool.Lock()
+		busy, changed := r.pool.Busy(), r.pool.Changed()
+		r.pool.Unlock()
+		if len(differences) == 0 || !busy || !repeatable(e) || time.Now().After(deadline) {
+			r.ids = trial
+			r.noteTask(e, next)
+			return differences
+		}
+		select {
+		case <-changed:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// repeatable says whether a request only reads, so that it may be asked again: the recorder slept where we do not.
+func repeatable(e *exchange) bool {
+	_, name, _ := strings.Cut(e.method(), ".")
+	return strings.HasPrefix(name, "get_") && !e.Response.Withheld
+}
+
+// noteTask remembers the task of an Async call, unless the recording goes on to watch it.
+func (r *replayer) noteTask(e *exchange, next []*exchange) {
+	if !strings.HasPrefix(e.method(), "Async.") || e.Response.Body == nil || len(next) == 0 {
+		return
+	}
+	for _, ref := range refPattern.FindAllString(*e.Response.Body, -1) {
+		r.task = ref
+	}
+}
+
+// settle waits for the last Async call's task unless the request at hand saw it pending.
+func (r *replayer) settle(e *exchange) {
+	if r.task == "" {
+		return
+	}
+	ref := r.ids.toActual[r.task]
+	if strings.HasPrefix(e.method(), "Async.") || e.method() == "task.cancel" || sawPending(e) {
+		return
+	}
+	r.task = ""
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) {
+		r.pool.Lock()
+		task := r.pool.DB().Get("task", ref)
+		changed := r.pool.Changed()
+		r.pool.Unlock()
+		if !task.Exists() || task.Str("status") != "pending" && task.Str("status") != "cancelling" {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func sawPending(e *exchange) bool {
+	return e.Response.Body != nil && (strings.Contains(*e.Response.Body, "pending") ||
+		e.method() == "VM.get_current_operations" || e.method() == "event.from")
+}
+
+// once sends a request and compares its answer.
+func (r *replayer) once(e *exchange, ids *mapping) []string {
+	if e.Request.Raw != "" {
+		return r.onceRaw(e, ids)
+	}
+	status, headers, body, err := r.send(e, ids)
+	if e.Response.Withheld {
+		return nil
+	}
+	if e.Response.Error != "" {
+		if err == nil {
+			return []string{"the connection should have broken: " + e.Response.Error}
+		}
+		return nil
+	}
+	if err != nil {
+		return []string{"no answer: " + err.Error()}
+	}
+	if status != e.Response.Status {
+		return []string{fmt.Sprintf("status: recorded %d, actual %d: %.200s", e.Response.Status, status, body)}
+	}
+	c := &comparison{ids: ids}
+	c.headers(e.Response.Headers, headers)
+	recorded := ""
+	if e.Response.Body != nil {
+		recorded = *e.Response.Body
+	}
+	c.bodies(e, recorded, body)
+	return c.found
+}
+
+var transport = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 4}
+
+func (r *replayer) send(e *exchange, ids *mapping) (int, http.Header, string, error) {
+	var body io.Reader = http.NoBody
+	if e.Request.Body != nil {
+		body = strings.NewReader(requestBody(e, ids))
+	}
+	request, err := http.NewRequest(e.Request.Method, "http://"+r.address, body)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	request.URL.Opaque = ids.actual(e.Request.Path)
+	for name, value := range e.Request.Headers {
+		if name != "Host" && name != "Content-Length" {
+			request.Header.Set(name, ids.actual(value))
+		}
+	}
+	answer, err := (&http.Client{Transport: transport, Timeout: 12 * time.Second}).Do(request)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	defer answer.Body.Close()
+	content, err := io.ReadAll(answer.Body)
+	return answer.StatusCode, answer.Header, string(content), err
+}
+
+// requestBody gives the body to send: binary bodies are recorded only in part, the rest is zeroes.
+func requestBody(e *exchange, ids *mapping) string {
+	encoded, binary := strings.CutPrefix(*e.Request.Body, "base64:")
+	if !binary {
+		return ids.actual(*e.Request.Body)
+	}
+	content, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return encoded
+	}
+	if length, err := strconv.Atoi(e.Request.Headers["Content-Length"]); err == nil && length > len(content) {
+		content = append(content, make([]byte, length-len(content))...)
+	}
+	return string(content)
+}
+
+// onceRaw sends bytes and compares bytes, up to the identities in them.
+func (r *replayer) onceRaw(e *exchange, ids *mapping) []string {
+	conn, err := net.Dial("tcp", r.address)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, ids.actual(e.Request.Raw)); err != nil {
+		return []string{"send: " + err.Error()}
+	}
+	if e.Response.Raw == nil {
+		return nil
+	}
+	recorded := *e.Response.Raw
+	wanted := strings.TrimSuffix(strings.TrimSuffix(recorded, "<EOF>"), "<RST>")
+	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	content := make([]byte, len(wanted))
+	n, _ := io.ReadFull(bufio.NewReader(conn), content)
+	c := &comparison{ids: ids}
+	c.text("raw", wanted, string(content[:n]))
+	return c.found
+}
+
+// seed learns which recorded object is which of the seeded pool, from the first answer that shows its record.
+func (r *replayer) seed(exchanges []*exchange) {
+	r.seedClasses(exchanges, func(class string) bool { return !strings.HasSuffix(class, "_metrics") })
+	r.seedClasses(exchanges, func(string) bool { return true })
+}
+
+func (r *replayer) seedClasses(exchanges []*exchange, wanted func(class string) bool) {
+	for _, e := range exchanges {
+		class, ok := strings.CutSuffix(e.method(), ".get_all_records")
+		if !ok || !wanted(class) || e.Response.Body == nil || r.pool.Model.Class(class) == nil {
+			continue
+		}
+		value, err := parseAnswer(e.Protocol, *e.Response.Body)
+		if err != nil {
+			continue
+		}
+		records, ok := value.result.(object)
+		if !ok {
+			continue
+		}
+		actual := object{}
+		for ref, fields := range r.pool.Records(class) {
+			actual[ref] = plainRecord(fields)
+		}
+		r.ids.pairObjects(records, actual)
+	}
+}
+
+// plainRecord writes a record as it would come over JSON.
+func plainRecord(fields map[string]any) object {
+	out := object{}
+	for name, v := range fields {
+		if text, ok := v.(string); ok {
+			out[name] = text
+		}
+		if n, ok := v.(int64); ok {
+			out[name] = json.Number(strconv.FormatInt(n, 10))
+		}
+	}
+	return out
+}
+
+func sortedNames[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
