@@ -108,6 +108,9 @@ func vmMarked(f *Facts) bool {
 	return f.Me.Owns(marks) && marks.UID == f.Me.UID && marks.Self == f.VM.UUID && marks.Role == xencache.RoleVM
 }
 
+// Bound reports whether the VM carries this instance's marks, so that its uuid may be written into the annotation.
+func (f *Facts) Bound() bool { return f.VM != nil && vmMarked(f) && !f.Want.Observe && !f.Me.Deleting }
+
 // makeVM clones the template, or copies it if its disk is to be on another storage repository; without a template it
 // makes an empty VM.
 func makeVM(ctx context.Context, r *Run) (xenapi.TaskRef, error) {

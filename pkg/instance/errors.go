@@ -149,18 +149,5 @@ func isAny(err error, codes ...xenapi.ErrorCode) bool {
 	return false
 }
 
-// outcomeName is the metric label of a step's end.
-func outcomeName(err error) string {
-	switch code := xenapi.CodeOf(err); {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, xenapi.ErrOutcomeUnknown):
-		return "unknown"
-	case code != "":
-		return "refused"
-	}
-	return "failed"
-}
-
 // bytesText writes a number of bytes like people do: 20Gi.
 func bytesText(bytes int64) string { return resource.NewQuantity(bytes, resource.BinarySI).String() }

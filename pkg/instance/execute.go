@@ -31,7 +31,7 @@ type Run struct {
 	// ClaimWriter makes sure, before the first write, that no other installation writes to the pool.
 	ClaimWriter func(context.Context) error
 	// StepTaken is called with every step taken, for metrics.
-	StepTaken func(step, outcome string, took time.Duration)
+	StepTaken func(step string, err error, took time.Duration)
 }
 
 // Tasks are the pool's tasks, as far as one instance has to do with them.
@@ -138,6 +138,9 @@ func (e *Executor) Do(ctx context.Context, r *Run, plan Plan) reconcile.Outcome 
 
 // take runs one step's act.
 func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcome {
+	if operation := e.strangers(r, step); operation != "" {
+		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "waiting until "+operation+" of the VM is over").After(recheckAfter)
+	}
 	if err := r.ClaimWriter(ctx); err != nil {
 		return failed(r, step.Name, err)
 	}
@@ -146,7 +149,7 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 	}
 	began := e.clock.Now()
 	task, err := step.Act(ctx, r)
-	r.StepTaken(step.Name, outcomeName(err), e.clock.Since(began))
+	r.StepTaken(step.Name, err, e.clock.Since(began))
 	if task != "" && err == nil {
 		e.set(r.Me.Key, &flight{step: step.Name, task: task, since: began})
 		r.Tasks.Follow(task)
@@ -165,6 +168,21 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 	default:
 		return failed(r, step.Name, err)
 	}
+}
+
+// strangers names an operation under way on the VM that this process did not begin: an administrator's, or ours from
+// before a restart. A step that may overtake a shutdown need not wait for one.
+func (e *Executor) strangers(r *Run, step Step) string {
+	if r.VM == nil {
+		return ""
+	}
+	for task, operation := range r.VM.Running {
+		shutdown := operation == string(xenapi.VMOperationCleanShutdown) || operation == string(xenapi.VMOperationCleanReboot)
+		if !e.Knows(task) && !(step.Overtakes != "" && shutdown) {
+			return operation
+		}
+	}
+	return ""
 }
 
 // land sees to what is in flight. It reports busy if the pass must end with that.

@@ -117,6 +117,38 @@ func numberDevices(n, first, last int, taken map[string]bool, latched map[string
 	}
 }
 
+// duplicateMACs are the problems with addresses that are to be given to new interfaces: two entries with one address,
+// or another VM of the network that has it.
+func (f *Facts) duplicateMACs(v xencache.View) []Problem {
+	var problems []Problem
+	entries := map[string]string{}
+	sought := map[string]WantNIC{}
+	for _, want := range f.Want.NICs {
+		if other, twice := entries[want.MAC]; twice && want.MAC != "" {
+			problems = append(problems, Problem{Reason: v1alpha1.ReasonDuplicateMAC, Message: fmt.Sprintf(
+				"networks %s and %s have the same MAC address %s; change one", other, want.Name, want.MAC)})
+		}
+		entries[want.MAC] = want.Name
+		if f.VM == nil || f.nicFor(want) == nil {
+			sought[want.MAC] = want
+		}
+	}
+	if len(sought) == 0 {
+		return problems
+	}
+	for _, nic := range v.VIFs() {
+		want, same := sought[strings.ToLower(nic.MAC)]
+		if !same || want.MAC == "" || nic.Network != want.Network || (f.VM != nil && nic.VM == f.VM.Ref) {
+			continue
+		}
+		if vm := v.VM(nic.VM); vm != nil && !vm.IsATemplate && !f.Me.Owns(xencache.ReadMarks(vm.OtherConfig)) {
+			problems = append(problems, Problem{Reason: v1alpha1.ReasonDuplicateMAC, Message: fmt.Sprintf(
+				"networks[%s]: another VM on the network has the MAC address %s; choose another, or leave it out", want.Name, want.MAC)})
+		}
+	}
+	return problems
+}
+
 // nicFor finds the VM's interface for an entry: by its mark, else, on an adopted VM, by its device.
 func (f *Facts) nicFor(want WantNIC) *NIC {
 	for i := range f.VM.NICs {

@@ -11,14 +11,19 @@ import (
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
-// Observe gathers the facts about one instance. It reads memory only: the pool's objects are there already.
+// Observe gathers the facts about one instance. It reads memory only: the pool's objects are there already. Names are
+// resolved between two looks at them; what changes in between comes as an event.
 func Observe(cache *xencache.Cache, in *Inputs, executor *Executor) *Facts {
 	f := &Facts{Me: me(in), Prior: in.Object.Status}
+	cache.View(func(v xencache.View) { f.find(v, in) })
+	f.Want = wanted(in, f.VM, func(ref xenapi.VMRef) (template *Template) { // resolvers look into the cache themselves
+		cache.View(func(v xencache.View) { template = observeTemplate(v, ref) })
+		return template
+	})
 	cache.View(func(v xencache.View) {
-		f.find(v, in)
-		f.Want = wanted(in, f.VM, func(ref xenapi.VMRef) *Template { return observeTemplate(v, ref) })
 		f.Loose = f.looseDisks(v)
 		f.Hosts = observeHosts(v)
+		f.Want.Problems = append(f.Want.Problems, f.duplicateMACs(v)...)
 	})
 	if template := f.Want.Source.Template; template != nil && f.VM == nil {
 		f.UnknownClone = slices.ContainsFunc(template.Cloning, func(task xenapi.TaskRef) bool { return !executor.Knows(task) })

@@ -1,0 +1,371 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/instance"
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances/status,verbs=get;patch
+// +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances/finalizers,verbs=update
+// +kubebuilder:rbac:groups=kubexen.io,resources=xenpools;xenflavors;xenimages;xenclusterimages,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create;delete
+
+const (
+	kindInstance = "XenInstance"
+	// unreachableGrace is how long a pool may be out of sight before its instances say that nobody knows.
+	unreachableGrace = 60 * time.Second
+	// catchUpTimeout bounds the wait for the pool's events after a call whose outcome is unknown.
+	catchUpTimeout = 30 * time.Second
+)
+
+// instanceReconciler keeps the VMs of XenInstances.
+type instanceReconciler struct {
+	runtime      *reconcile.Runtime
+	pools        *pool.Registry
+	installation string
+	executor     *instance.Executor
+}
+
+// instanceScope is one pass over one instance.
+type instanceScope struct {
+	*reconcile.Scope[*v1alpha1.XenInstance]
+	r      *instanceReconciler
+	pool   *pool.Handle
+	inputs *instance.Inputs
+	facts  *instance.Facts
+	plan   instance.Plan
+}
+
+func setupInstance(s *shared) error {
+	if err := indexInstances(s.manager); err != nil {
+		return err
+	}
+	r := &instanceReconciler{
+		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
+	}
+	mapped := func(field string) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
+	}
+	return ctrl.NewControllerManagedBy(s.manager).
+		Named("xeninstance").
+		For(&v1alpha1.XenInstance{}, builder.WithPredicates(askedAnew())).
+		Watches(&v1alpha1.XenPool{}, mapped(poolField), builder.WithPredicates(poolTurned())).
+		Watches(&v1alpha1.XenFlavor{}, mapped(flavorField), builder.WithPredicates(askedAnew())).
+		Watches(&v1alpha1.XenImage{}, mapped(imageField)).
+		Watches(&v1alpha1.XenClusterImage{}, mapped(imageField)).
+		WatchesRawSource(s.pools.Source(kindInstance)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: orDefault(s.options.Concurrency, defaultConcurrency)}).
+		Complete(r)
+}
+
+// Reconcile brings one VM one step nearer to its spec.
+func (r *instanceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
+	scope, err := r.open(ctx, req)
+	if scope == nil || err != nil {
+		return ctrl.Result{}, err
+	}
+	if left := scope.outOfSight(); left > 0 {
+		return ctrl.Result{RequeueAfter: left}, nil
+	}
+	defer func() { err = errors.Join(err, scope.Close(ctx)) }()
+	if !scope.reachPool(ctx) {
+		return scope.Result(), nil
+	}
+	if err := scope.converge(ctx); err != nil {
+		scope.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	}
+	return scope.Result(), nil
+}
+
+// converge observes, plans, acts and reports.
+func (s *instanceScope) converge(ctx context.Context) error {
+	if err := s.observe(ctx); err != nil {
+		return err
+	}
+	s.plan = instance.Decide(s.facts, s.r.runtime.Clock.Now())
+	return s.act(ctx)
+}
+
+// open begins a pass.
+func (r *instanceReconciler) open(ctx context.Context, req ctrl.Request) (*instanceScope, error) {
+	inner, err := reconcile.Open(ctx, r.runtime, req, &v1alpha1.XenInstance{}, reconcile.Options[*v1alpha1.XenInstance]{
+		Finalizer: v1alpha1.FinalizerInstance,
+	})
+	if inner == nil || err != nil {
+		if err == nil {
+			r.executor.Forget(xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name})
+		}
+		return nil, err
+	}
+	return &instanceScope{Scope: inner, r: r}, nil
+}
+
+func (s *instanceScope) key() xencache.Key {
+	return xencache.Key{Kind: kindInstance, Namespace: s.Object.Namespace, Name: s.Object.Name}
+}
+
+// outOfSight is how long the status of an instance is still left as it is although its pool cannot be seen: a short
+// absence is nobody's concern. It is 0 if there is something to say.
+func (s *instanceScope) outOfSight() time.Duration {
+	_, err := s.r.pools.Get(s.Object.Spec.PoolRef.Name)
+	var unavailable *pool.Unavailable
+	if !errors.As(err, &unavailable) || s.Deleting() || s.Object.Status.UUID == "" || unavailable.Since.IsZero() {
+		return 0
+	}
+	return max(0, unreachableGrace-s.r.runtime.Clock.Since(unavailable.Since))
+}
+
+// reachPool finds the pool. Without it nothing is known of the VM, and that is said. An object that is to go and whose
+// user gave a reason to do without the pool is let go.
+func (s *instanceScope) reachPool(ctx context.Context) bool {
+	handle, err := s.r.pools.Get(s.Object.Spec.PoolRef.Name)
+	if err == nil {
+		s.pool = handle
+		return true
+	}
+	if s.Deleting() && s.forceDelete(ctx, err) {
+		return false
+	}
+	var unavailable *pool.Unavailable
+	if !errors.As(err, &unavailable) {
+		s.Outcome = reconcile.Retry(v1alpha1.ReasonPoolNotReady, err)
+		return false
+	}
+	s.Outcome = reconcile.Wait(unavailable.Reason, s.withoutPool(unavailable.Message))
+	if s.Object.Status.UUID != "" {
+		s.Outcome = s.Outcome.ReadyUnknown()
+	}
+	return false
+}
+
+// withoutPool adds to a message what a user can do who wants the object gone.
+func (s *instanceScope) withoutPool(message string) string {
+	if !s.Deleting() {
+		return message
+	}
+	return fmt.Sprintf("%s; the annotation %s=<reason> lets this object go without the pool", message, v1alpha1.AnnotationForceDelete)
+}
+
+// forceDelete lets the object go without its pool, if its user said why.
+func (s *instanceScope) forceDelete(ctx context.Context, why error) bool {
+	reason := s.Object.Annotations[v1alpha1.AnnotationForceDelete]
+	if reason == "" {
+		return false
+	}
+	s.Event(corev1.EventTypeWarning, v1alpha1.ReasonForceDeleted,
+		"let go without the pool (%v), VM %s may be left there; reason given: %s", why, s.Object.Status.UUID, reason)
+	s.letGo(ctx)
+	return true
+}
+
+// observe gathers what the pass knows: from Kubernetes, then from the pool's objects in memory.
+func (s *instanceScope) observe(ctx context.Context) error {
+	inputs, err := s.gather(ctx)
+	if err != nil {
+		return err
+	}
+	s.inputs = inputs
+	s.watchVM()
+	s.facts = instance.Observe(s.pool.Cache, inputs, s.r.executor)
+	return s.checkBeforeMaking(ctx)
+}
+
+// watchVM has the pass repeated when a VM changes that carries no mark of ours.
+func (s *instanceScope) watchVM() {
+	uuid := s.Object.Annotations[v1alpha1.AnnotationVMUUID]
+	if existing := s.Object.Spec.Source.Existing; existing != nil {
+		uuid = existing.UUID
+	}
+	if uuid != "" {
+		s.pool.WakeOnVM(uuid, s.key())
+	}
+}
+
+// act takes the plan's next step and says what the pass ended in.
+func (s *instanceScope) act(ctx context.Context) error {
+	if s.Paused != "" {
+		s.plan.Steps, s.plan.Operation, s.plan.Released = nil, "", false
+		s.Outcome = reconcile.Done().Because(v1alpha1.ReasonPaused, s.Paused)
+		s.report()
+		return nil
+	}
+	if s.plan.Released {
+		s.announceEnd()
+		s.letGo(ctx)
+		return nil
+	}
+	if len(s.plan.Steps) > 0 {
+		reconcile.ObservePlan(kindInstance, s.plan.Steps[0].Name)
+	}
+	s.Outcome = s.r.executor.Do(ctx, s.run(), s.plan)
+	if s.Deleting() && s.Outcome.Kind() == reconcile.KindWait {
+		s.Outcome = s.Outcome.Because(v1alpha1.ReasonDeleting, s.Outcome.Message())
+	}
+	s.report()
+	return s.bind(ctx)
+}
+
+// run is what the acts of this pass work with.
+func (s *instanceScope) run() *instance.Run {
+	return &instance.Run{
+		Facts: s.facts, Client: s.pool.Client, Now: s.r.runtime.Clock.Now(), Seed: s.seed,
+		Tasks:       poolTasks{s.pool, s.key()},
+		Sync:        func(ctx context.Context) error { return s.pool.CatchUp(ctx, catchUpTimeout) },
+		ClaimWriter: s.pool.ClaimWriter,
+		StepTaken: func(step string, err error, took time.Duration) {
+			outcome := reconcile.Done()
+			if err != nil {
+				outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
+			}
+			reconcile.ObserveStep(kindInstance, step, outcome, took)
+		},
+	}
+}
+
+// report writes the status that follows from facts, plan and outcome.
+func (s *instanceScope) report() {
+	report := instance.Report{
+		Plan: s.plan, Outcome: s.Outcome, Now: s.r.runtime.Clock.Now(),
+		Percent: s.r.executor.Percent(s.key(), poolTasks{s.pool, s.key()}),
+	}
+	if bootstrap := s.Object.Spec.Bootstrap; bootstrap != nil && bootstrap.GeneratePassword && s.facts.VM != nil {
+		report.PasswordSecret = passwordSecretName(s.Object.Name)
+	}
+	s.Object.Status = instance.Status(s.facts, report)
+}
+
+// bind writes the VM's uuid into the annotation that survives the loss of the status, once the VM carries our marks.
+func (s *instanceScope) bind(ctx context.Context) error {
+	if !s.facts.Bound() || s.Object.Annotations[v1alpha1.AnnotationVMUUID] == s.facts.VM.UUID {
+		return nil
+	}
+	return s.Annotate(ctx, v1alpha1.AnnotationVMUUID, s.facts.VM.UUID)
+}
+
+// announceEnd says in an Event what has become of the VM.
+func (s *instanceScope) announceEnd() {
+	reason, text := v1alpha1.ReasonDestroyed, "nothing is left of the VM on the pool"
+	switch {
+	case s.facts.VM == nil:
+	case s.Object.Spec.DesiredDeletionPolicy() == v1alpha1.DeletionTrash:
+		reason, text = v1alpha1.ReasonTrashed, "VM "+s.facts.VM.UUID+" is in the pool's trash"
+	default:
+		reason, text = v1alpha1.ReasonOrphaned, "VM "+s.facts.VM.UUID+" was left on the pool without our marks"
+	}
+	s.Event(corev1.EventTypeNormal, reason, "%s", text)
+}
+
+// letGo removes what we made in Kubernetes and then the finalizer. Garbage collection would come to the Secret too, but it
+// may be far behind.
+func (s *instanceScope) letGo(ctx context.Context) {
+	if err := s.deletePasswordSecret(ctx); err != nil {
+		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
+		return
+	}
+	if err := s.ReleaseFinalizer(ctx, v1alpha1.FinalizerInstance); err != nil {
+		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, fmt.Errorf("let go of %s: %w", s.key(), err))
+		return
+	}
+	s.r.executor.Forget(s.key())
+	if s.pool != nil {
+		s.pool.Forget(s.key())
+	}
+}
+
+// poolTasks are the pool's tasks as far as one instance has to do with them.
+type poolTasks struct {
+	handle *pool.Handle
+	key    xencache.Key
+}
+
+func (t poolTasks) Reserve() bool              { return t.handle.ReserveTask(t.key) }
+func (t poolTasks) Release()                   { t.handle.ReleaseTask(t.key) }
+func (t poolTasks) Follow(task xenapi.TaskRef) { t.handle.FollowTask(task, t.key) }
+func (t poolTasks) State(task xenapi.TaskRef) instance.TaskState {
+	return instance.ObserveTask(t.handle.Cache, task)
+}
+
+// Field indexes by which instances are found for what they depend on.
+const (
+	flavorField = "spec.flavorRef.name"
+	imageField  = "spec.source.imageRef.name"
+)
+
+// indexInstances lets instances be found by what they depend on.
+func indexInstances(mgr ctrl.Manager) error {
+	fields := map[string]func(*v1alpha1.XenInstanceSpec) string{
+		flavorField: func(s *v1alpha1.XenInstanceSpec) string {
+			if s.FlavorRef == nil {
+				return ""
+			}
+			return s.FlavorRef.Name
+		},
+		imageField: func(s *v1alpha1.XenInstanceSpec) string {
+			if s.Source.ImageRef == nil {
+				return ""
+			}
+			return s.Source.ImageRef.Name
+		},
+	}
+	for field, value := range fields {
+		err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.XenInstance{}, field, func(obj client.Object) []string {
+			if name := value(&obj.(*v1alpha1.XenInstance).Spec); name != "" {
+				return []string{name}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("index instances by %s: %w", field, err)
+		}
+	}
+	return nil
+}
+
+// instancesBy maps an object to the instances that name it in a field.
+func (r *instanceReconciler) instancesBy(field string) handler.MapFunc {
+	return func(ctx context.Context, obj client.Object) []ctrl.Request {
+		var list v1alpha1.XenInstanceList
+		options := []client.ListOption{client.MatchingFields{field: obj.GetName()}}
+		if obj.GetNamespace() != "" {
+			options = append(options, client.InNamespace(obj.GetNamespace()))
+		}
+		if err := r.runtime.Client.List(ctx, &list, options...); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "list the instances that name an object", "field", field, "name", obj.GetName())
+			return nil
+		}
+		requests := make([]ctrl.Request, len(list.Items))
+		for i := range list.Items {
+			requests[i].NamespacedName = types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}
+		}
+		return requests
+	}
+}
+
+// ignoreGone turns "not found" into nil.
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

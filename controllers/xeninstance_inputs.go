@@ -1,0 +1,325 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/instance"
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// gather collects what the pass needs to know from Kubernetes: flavor, image, the namespace's grant.
+func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
+	in := &instance.Inputs{Object: s.Object, Installation: s.pool.Installation, OwnerLives: s.ownerLives(ctx)}
+	if reason, message, held := s.pool.Held(); held {
+		in.HeldReason, in.Held = reason, message
+	}
+	grant, err := s.grant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resolver := &poolResolver{handle: s.pool, grant: grant, ownerLives: in.OwnerLives, key: s.key()}
+	in.Resolver = resolver
+	note(in, grant.Any())
+	if s.Object.Spec.Source.Existing != nil {
+		note(in, grant.Adopt())
+	}
+	if err := s.gatherFlavor(ctx, in); err != nil {
+		return nil, err
+	}
+	return in, s.gatherImage(ctx, in, resolver)
+}
+
+// note keeps an error of the grant as a problem.
+func note(in *instance.Inputs, err error) {
+	if err == nil || len(in.Problems) > 0 {
+		return // a namespace that may do nothing need not be told each thing
+	}
+	var problem *instance.Problem
+	if errors.As(asProblem(err), &problem) {
+		in.Problems = append(in.Problems, *problem)
+	}
+}
+
+// grant is what the instance's namespace may use of the pool.
+func (s *instanceScope) grant(ctx context.Context) (pool.Grant, error) {
+	labels, err := namespaceLabels(ctx, s.r.runtime.Client, s.Object.Namespace)
+	return s.pool.Grant(s.Object.Namespace, labels), err
+}
+
+// ownerLives looks whether an instance that marks name still exists. In doubt it does.
+func (s *instanceScope) ownerLives(ctx context.Context) func(xencache.Key) bool {
+	return func(key xencache.Key) bool {
+		var other v1alpha1.XenInstance
+		err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.Name}, &other)
+		return !apierrors.IsNotFound(err)
+	}
+}
+
+func (s *instanceScope) gatherFlavor(ctx context.Context, in *instance.Inputs) error {
+	ref := s.Object.Spec.FlavorRef
+	if ref == nil {
+		return nil
+	}
+	var flavor v1alpha1.XenFlavor
+	err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &flavor)
+	if err == nil {
+		in.Flavor = &flavor
+	}
+	return ignoreGone(err)
+}
+
+// gatherImage finds the template on the pool that holds the image.
+func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, resolver *poolResolver) error {
+	ref := s.Object.Spec.Source.ImageRef
+	if ref == nil {
+		return nil
+	}
+	spec, status, err := s.image(ctx, ref)
+	if apierrors.IsNotFound(err) {
+		in.Problems = append(in.Problems, instance.Problem{Reason: v1alpha1.ReasonImageNotFound, Passing: true,
+			Message: fmt.Sprintf("there is no %s %q; make it, or name another in source.imageRef", ref.Kind, ref.Name)})
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s %s: %w", ref.Kind, ref.Name, err)
+	}
+	in.Image = spec
+	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
+	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
+		message := fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, s.pool.Name)
+		if at >= 0 && status.Pools[at].Message != "" {
+			message += ": " + status.Pools[at].Message
+		}
+		in.Problems = append(in.Problems, instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: message, Passing: true})
+		return nil
+	}
+	in.ImageTemplate, resolver.imageTemplate = status.Pools[at].TemplateUUID, status.Pools[at].TemplateUUID
+	return nil
+}
+
+// image reads the image that a reference names; both kinds have one spec.
+func (s *instanceScope) image(ctx context.Context, ref *v1alpha1.ImageReference) (*v1alpha1.XenImageSpec, *v1alpha1.XenImageStatus, error) {
+	if ref.Kind == v1alpha1.ImageKindCluster {
+		var image v1alpha1.XenClusterImage
+		err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &image)
+		return &image.Spec, &image.Status, err
+	}
+	var image v1alpha1.XenImage
+	err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: ref.Name}, &image)
+	return &image.Spec, &image.Status, err
+}
+
+// checkBeforeMaking looks at what only matters while there is no VM: the bootstrap data and the quota.
+func (s *instanceScope) checkBeforeMaking(ctx context.Context) error {
+	if s.facts.VM != nil || s.Deleting() || len(s.facts.Want.Problems) > 0 || s.Object.Spec.Source.Existing != nil {
+		return nil
+	}
+	for _, check := range []func(context.Context) error{s.checkBootstrap, s.checkQuota} {
+		err := check(ctx)
+		var problem *instance.Problem
+		switch {
+		case errors.As(err, &problem):
+			s.facts.Want.Problems = append(s.facts.Want.Problems, *problem)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// checkQuota refuses a VM that the namespace's quota on the pool has no room for. What others use is what was asked for
+// them: a VM that is being made counts.
+func (s *instanceScope) checkQuota(ctx context.Context) error {
+	grant, err := s.grant(ctx)
+	if err != nil {
+		return err
+	}
+	quota := grant.Quota()
+	if quota == (v1alpha1.PoolQuota{}) {
+		return nil
+	}
+	var others v1alpha1.XenInstanceList
+	if err := s.r.runtime.Client.List(ctx, &others, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
+		return fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
+	}
+	var used pool.Usage
+	for i := range others.Items {
+		other := &others.Items[i]
+		if other.Name == s.Object.Name || other.Status.UUID == "" && other.Annotations[v1alpha1.AnnotationVMUUID] == "" {
+			continue
+		}
+		usage, err := s.usage(ctx, other)
+		if err != nil {
+			return err
+		}
+		used = used.Plus(usage)
+	}
+	mine, err := s.usage(ctx, s.Object)
+	if err != nil {
+		return err
+	}
+	return asProblem(pool.QuotaCheck(quota, used, mine))
+}
+
+// usage is what an instance takes of its pool: what its flavor says, and what it has if the flavor is gone.
+func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance) (pool.Usage, error) {
+	usage := pool.Usage{Instances: 1}
+	if ref := object.Spec.FlavorRef; ref != nil {
+		var flavor v1alpha1.XenFlavor
+		err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &flavor)
+		switch {
+		case err == nil:
+			usage.VCPUs, usage.Memory = flavor.Spec.VCPUs, flavor.Spec.Memory.Value()
+			if flavor.Spec.RootDisk != nil {
+				usage.Storage = flavor.Spec.RootDisk.Value()
+			}
+		case !apierrors.IsNotFound(err):
+			return usage, fmt.Errorf("read flavor %s: %w", ref.Name, err)
+		}
+	}
+	if root := object.Spec.RootDisk; root != nil && root.Size != nil {
+		usage.Storage = root.Size.Value()
+	}
+	for _, disk := range object.Spec.Disks {
+		if disk.Size != nil {
+			usage.Storage += disk.Size.Value()
+		}
+	}
+	return usage, nil
+}
+
+// poolResolver resolves names as far as the namespace's grant allows.
+type poolResolver struct {
+	handle        *pool.Handle
+	grant         pool.Grant
+	key           xencache.Key
+	ownerLives    func(xencache.Key) bool
+	imageTemplate string
+}
+
+var _ instance.Resolver = (*poolResolver)(nil)
+
+// asProblem turns a denial of the pool into a problem of the instance.
+func asProblem(err error) error {
+	var denial *pool.Denial
+	if errors.As(err, &denial) {
+		return &instance.Problem{Reason: denial.Reason, Message: denial.Message}
+	}
+	return err
+}
+
+// refused makes a problem that waiting does not mend.
+func refused(reason, format string, args ...any) error {
+	return &instance.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// Network resolves a network; "" is the XenPool's default.
+func (r *poolResolver) Network(name string) (xenapi.NetworkRef, error) {
+	if name == "" && r.handle.Pool.Spec.Defaults != nil {
+		name = r.handle.Pool.Spec.Defaults.Network
+	}
+	if name == "" {
+		return "", refused(v1alpha1.ReasonNetworkNotFound,
+			"the interface names no network and XenPool %s has no defaults.network", r.handle.Name)
+	}
+	found, err := r.handle.Network(r.grant, name)
+	return found.Ref, asProblem(err)
+}
+
+// StorageRepository resolves a storage repository; "" is the default.
+func (r *poolResolver) StorageRepository(name string) (xenapi.SRRef, error) {
+	if name == "" {
+		found, err := r.handle.DefaultStorageRepository(r.grant)
+		return found.Ref, asProblem(err)
+	}
+	found, err := r.handle.StorageRepository(r.grant, name)
+	return found.Ref, asProblem(err)
+}
+
+// Template resolves a template. The one that holds an image needs no grant of its own: naming the image was allowed.
+func (r *poolResolver) Template(name, uuid string) (xenapi.VMRef, error) {
+	if uuid != "" && uuid == r.imageTemplate {
+		var found xenapi.VMRef
+		r.handle.Cache.View(func(v xencache.View) { found, _ = v.VMByUUID(uuid) })
+		if found.IsNull() {
+			return "", refused(v1alpha1.ReasonImageNotReady, "the image's template %s is not on pool %s", uuid, r.handle.Name)
+		}
+		return found, nil
+	}
+	if uuid != "" {
+		name = uuid
+	}
+	found, err := r.handle.Template(r.grant, name)
+	return found.Ref, asProblem(err)
+}
+
+// ISO resolves an ISO by name among the storage repositories that hold ISOs.
+func (r *poolResolver) ISO(name string) (xenapi.VDIRef, error) {
+	var found []xenapi.VDIRef
+	var repository string
+	r.handle.Cache.View(func(v xencache.View) {
+		for ref, vdi := range v.VDIs() {
+			if sr := v.SR(vdi.SR); vdi.NameLabel == name && sr != nil && sr.ContentType == "iso" {
+				found, repository = append(found, ref), sr.UUID
+			}
+		}
+	})
+	switch len(found) {
+	case 0:
+		return "", refused(v1alpha1.ReasonISONotFound, "pool %s has no ISO %q; put it into an ISO storage repository and rescan that", r.handle.Name, name)
+	case 1:
+		_, err := r.handle.StorageRepository(r.grant, repository)
+		return found[0], asProblem(err)
+	}
+	return "", refused(v1alpha1.ReasonAmbiguousName, "pool %s has %d ISOs called %q; rename all but one", r.handle.Name, len(found), name)
+}
+
+// Disk resolves a disk that was there before us. One that is another instance's is not to be had.
+func (r *poolResolver) Disk(uuid string) (xenapi.VDIRef, error) {
+	if err := r.grant.RawDisks(); err != nil {
+		return "", asProblem(err)
+	}
+	var ref xenapi.VDIRef
+	var marks xencache.Marks
+	r.handle.Cache.View(func(v xencache.View) {
+		found, vdi := v.VDIByUUID(uuid)
+		if vdi != nil {
+			ref, marks = found, xencache.ReadMarks(vdi.OtherConfig)
+		}
+	})
+	switch {
+	case ref.IsNull():
+		return "", refused(v1alpha1.ReasonDiskNotFound, "pool %s has no disk %s", r.handle.Name, uuid)
+	case !marks.IsZero() && marks.Ref != r.key && !marks.IsCopyOf(uuid) && (marks.Installation != r.handle.Installation || r.ownerLives(marks.Ref)):
+		return "", refused(v1alpha1.ReasonOwnedByAnother, "disk %s belongs to %s", uuid, marks.Ref)
+	}
+	return ref, nil
+}
+
+// Host resolves a host by name or uuid.
+func (r *poolResolver) Host(name string) (xenapi.HostRef, error) {
+	if err := r.grant.Placement(); err != nil {
+		return "", asProblem(err)
+	}
+	var found xenapi.HostRef
+	r.handle.Cache.View(func(v xencache.View) {
+		for ref, host := range v.Hosts() {
+			if host.NameLabel == name || host.UUID == name {
+				found = ref
+			}
+		}
+	})
+	if found.IsNull() {
+		return "", refused(v1alpha1.ReasonHostNotFound, "pool %s has no host %q", r.handle.Name, name)
+	}
+	return found, nil
+}
