@@ -33,6 +33,8 @@ const (
 const (
 	// FinalizerPool keeps a XenPool while instances live on it.
 	FinalizerPool = "kubexen.io/xenpool"
+	// FinalizerConsole keeps a XenConsole until the Secret with its token is gone.
+	FinalizerConsole = "kubexen.io/xenconsole"
 	// FinalizerInstance keeps a XenInstance until its VM is dealt with as its deletionPolicy says.
 	FinalizerInstance = "kubexen.io/xeninstance"
 )

@@ -1,6 +1,10 @@
 package v1alpha1
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -269,6 +273,31 @@ type XenConsoleStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	Sessions []ConsoleSessions `json:"sessions,omitempty"`
 }
+
+// ConsoleSessionsCountFor is how long a gateway's word about its sessions is believed; living gateways repeat it well before.
+const ConsoleSessionsCountFor = 3 * time.Minute
+
+// ConsoleTokenDigest is the form in which a console's token is stored and compared: the hex SHA-256.
+func ConsoleTokenDigest(token string) string {
+	sum := sha256.Sum256([]byte(token))
+
+	return hex.EncodeToString(sum[:])
+}
+
+// OpenSessions sums up what gateways other than the named one ("" for all) said lately.
+func (s *XenConsoleStatus) OpenSessions(except string, now time.Time) int32 {
+	var open int32
+	for _, entry := range s.Sessions {
+		if entry.Gateway != except && now.Sub(entry.RenewedAt.Time) <= ConsoleSessionsCountFor {
+			open += entry.Open
+		}
+	}
+
+	return open
+}
+
+// OmitForeignStatus takes out of the status what gateways write, so that the manager neither compares nor writes it.
+func (c *XenConsole) OmitForeignStatus() { c.Status.Sessions = nil }
 
 // GetCommonStatus returns the part of the status that every kind has.
 func (c *XenConsole) GetCommonStatus() *CommonStatus { return &c.Status.CommonStatus }

@@ -45,7 +45,7 @@ func fresh() *state {
 func issued() *state {
 	s := fresh()
 	d := Decide(s.c, s.f)
-	Report(s.c, d, &Token{Digest: Digest("t"), URL: URL("https://gw.example", s.c.Spec.Client, "t")}, now)
+	Report(s.c, d, &Token{Digest: v1alpha1.ConsoleTokenDigest("t"), URL: URL("https://gw.example", s.c.Spec.Client, "t")}, now)
 	s.f.Now = now.Add(time.Minute)
 	return s
 }
@@ -53,7 +53,7 @@ func issued() *state {
 // step decides, reports and returns the decision, as a pass does.
 func (s *state) step() Decision {
 	d := Decide(s.c, s.f)
-	Report(s.c, d, &Token{Digest: Digest(s.f.Now.String()), URL: "https://gw.example/console/#token=x"}, s.f.Now)
+	Report(s.c, d, &Token{Digest: v1alpha1.ConsoleTokenDigest(s.f.Now.String()), URL: "https://gw.example/console/#token=x"}, s.f.Now)
 	return d
 }
 
@@ -173,10 +173,10 @@ func TestSessionsOfDeadGatewaysAreNotCounted(t *testing.T) {
 	if s.c.Status.ActiveSessions != 2 || !s.c.Status.LastConnectedAt.Equal(ptr.To(at(time.Minute))) {
 		t.Fatalf("found %d sessions, the last at %s", s.c.Status.ActiveSessions, s.c.Status.LastConnectedAt)
 	}
-	if n := OpenElsewhere(s.c, "a", s.f.Now); n != 0 {
+	if n := s.c.Status.OpenSessions("a", s.f.Now); n != 0 {
 		t.Fatalf("beside a nobody lives, found %d", n)
 	}
-	if n := OpenElsewhere(s.c, "c", s.f.Now); n != 2 {
+	if n := s.c.Status.OpenSessions("c", s.f.Now); n != 2 {
 		t.Fatalf("c sees the two of a, found %d", n)
 	}
 }
@@ -198,8 +198,8 @@ func TestURLs(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	one, other := NewToken(), NewToken()
-	if one == other || len(one) != 43 || len(Digest(one)) != 64 {
-		t.Fatalf("tokens %q, %q, digest %q", one, other, Digest(one))
+	if one == other || len(one) != 43 || len(v1alpha1.ConsoleTokenDigest(one)) != 64 {
+		t.Fatalf("tokens %q, %q, digest %q", one, other, v1alpha1.ConsoleTokenDigest(one))
 	}
 	if raw, err := base64.RawURLEncoding.DecodeString(one); err != nil || len(raw) < 16 {
 		t.Fatalf("a token has %d bytes of chance (%v), wanted at least 16", len(raw), err)

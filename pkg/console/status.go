@@ -9,9 +9,6 @@ import (
 	"github.com/kubexen/kubexen/pkg/reconcile"
 )
 
-// sessionsCountFor is how long a gateway's word about its sessions is believed; living gateways say it again well before.
-const sessionsCountFor = 3 * time.Minute
-
 // Token is a token that was just made and is where the access puts it.
 type Token struct {
 	// Digest is what gateways compare.
@@ -43,7 +40,7 @@ func Report(c *v1alpha1.XenConsole, d Decision, token *Token, now time.Time) {
 	case Keep, Delete:
 	}
 	setConditions(&c.Status.Conditions, c.Status.TokenSHA256 != "", d)
-	c.Status.ActiveSessions, c.Status.LastConnectedAt = sessions(c, now)
+	c.Status.ActiveSessions, c.Status.LastConnectedAt = c.Status.OpenSessions("", now), lastConnected(c)
 }
 
 func setConditions(conditions *[]metav1.Condition, opens bool, d Decision) {
@@ -60,27 +57,13 @@ func setConditions(conditions *[]metav1.Condition, opens bool, d Decision) {
 	reconcile.SetCondition(conditions, v1alpha1.ConditionExpired, metav1.ConditionFalse, v1alpha1.ReasonNotIssued, "")
 }
 
-// sessions sums up what the gateways say.
-func sessions(c *v1alpha1.XenConsole, now time.Time) (open int32, last *metav1.Time) {
-	last = c.Status.LastConnectedAt
+// lastConnected is when the last session began, as far as the gateways say.
+func lastConnected(c *v1alpha1.XenConsole) *metav1.Time {
+	last := c.Status.LastConnectedAt
 	for _, s := range c.Status.Sessions {
-		if now.Sub(s.RenewedAt.Time) <= sessionsCountFor {
-			open += s.Open
-		}
 		if s.LastConnectedAt != nil && (last == nil || last.Before(s.LastConnectedAt)) {
 			last = s.LastConnectedAt
 		}
 	}
-	return open, last
-}
-
-// OpenElsewhere is how many sessions other gateways than the named one hold, as far as they said so lately.
-func OpenElsewhere(c *v1alpha1.XenConsole, gateway string, now time.Time) int {
-	open := 0
-	for _, s := range c.Status.Sessions {
-		if s.Gateway != gateway && now.Sub(s.RenewedAt.Time) <= sessionsCountFor {
-			open += int(s.Open)
-		}
-	}
-	return open
+	return last
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -24,12 +23,6 @@ func NewToken() string {
 	var secret [tokenBytes]byte
 	_, _ = rand.Read(secret[:]) // never fails: the runtime ends the program rather than give weak randomness
 	return base64.RawURLEncoding.EncodeToString(secret[:])
-}
-
-// Digest is the form in which gateways know a token: the hex SHA-256.
-func Digest(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
 }
 
 // URL is what the client opens. With token empty it is the address alone, for whoever has the token from elsewhere.

@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"net"
 	"time"
 )
@@ -56,12 +54,6 @@ func (c Console) Key() string { return c.Namespace + "/" + c.Name }
 // OpenedBy reports whether the digest of a token opens the console, in a time that does not depend on where they differ.
 func (c Console) OpenedBy(digest string) bool {
 	return c.TokenSHA256 != "" && subtle.ConstantTimeCompare([]byte(c.TokenSHA256), []byte(digest)) == 1
-}
-
-// Digest is the form in which a token is compared and stored: the hex SHA-256.
-func Digest(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
 }
 
 // Directory knows the consoles.

@@ -15,6 +15,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 	"github.com/go-logr/logr/funcr"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
 const testToken = "s3cret-Token-of-this-test-0123456789"
@@ -39,7 +41,7 @@ type fixture struct {
 func newFixture(t *testing.T, change func(*Console), tune ...func(*limits)) *fixture {
 	t.Helper()
 	f := &fixture{wakes: map[chan struct{}]bool{}, guests: make(chan net.Conn, 16)}
-	f.console = Console{Namespace: "team-a", Name: "web", UID: "uid-1", Instance: "web", TokenSHA256: Digest(testToken), Running: true,
+	f.console = Console{Namespace: "team-a", Name: "web", UID: "uid-1", Instance: "web", TokenSHA256: v1alpha1.ConsoleTokenDigest(testToken), Running: true,
 		ExpiresAt: time.Now().Add(time.Hour), Target: Target{Pool: "p", Host: "127.0.0.1", VMUUID: "vm-uuid"}}
 	if change != nil {
 		change(&f.console)
@@ -316,7 +318,7 @@ func TestLiveSessionsAreCut(t *testing.T) {
 	}{
 		"deleted":          {func(f *fixture) { f.gone = true }, CauseDeleted},
 		"being deleted":    {func(f *fixture) { f.console.Deleting = true }, CauseDeleted},
-		"another token":    {func(f *fixture) { f.console.TokenSHA256 = Digest("new") }, CauseRevoked},
+		"another token":    {func(f *fixture) { f.console.TokenSHA256 = v1alpha1.ConsoleTokenDigest("new") }, CauseRevoked},
 		"guest stopped":    {func(f *fixture) { f.console.Running = false }, CauseStopped},
 		"notAfter reached": {func(f *fixture) { f.console.NotAfter = time.Now().Add(50 * time.Millisecond) }, CauseNotAfter},
 		"session too long": {func(f *fixture) { f.console.MaxSession = 50 * time.Millisecond }, CauseSessionTooLong},

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
 // session is one user's visit: let in by a token, cut by whatever ends it first. It outlives the guest's reboots.
@@ -22,7 +24,7 @@ type session struct {
 
 // enter checks a token and lets a session in. The context it returns ends when the session must; its cause says why.
 func (s *Server) enter(ctx context.Context, token, from, client string) (*session, context.Context, func(error), error) {
-	digest := Digest(token)
+	digest := v1alpha1.ConsoleTokenDigest(token)
 	console, found := s.directory.ByDigest(ctx, digest)
 	if !found || !console.OpenedBy(digest) {
 		return nil, nil, nil, &Ended{Cause: CauseBadToken}

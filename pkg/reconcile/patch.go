@@ -22,6 +22,7 @@ import (
 // storeStatus writes the status by server-side apply if it differs from what the pass began with. The uid in the
 // patch makes it fail, rather than land on another object of the same name.
 func (s *Scope[T]) storeStatus(ctx context.Context) (stored bool, err error) {
+	omitForeign(s.Object)
 	status := statusOf(s.Object)
 	stampConditions(s.Object.GetCommonStatus().Conditions, metav1.NewTime(s.runtime.Clock.Now()), s.Object.GetGeneration())
 	if equality.Semantic.DeepEqual(statusOf(s.original), status) {

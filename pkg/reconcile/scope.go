@@ -26,6 +26,15 @@ type Object interface {
 	ConditionTypes() []string
 }
 
+// sharedStatus is a kind into whose status others write too. What is theirs is neither compared nor written.
+type sharedStatus interface{ OmitForeignStatus() }
+
+func omitForeign(obj any) {
+	if shared, ok := obj.(sharedStatus); ok {
+		shared.OmitForeignStatus()
+	}
+}
+
 // Runtime is what the passes of one controller share.
 type Runtime struct {
 	// Client reads from the manager's cache and writes to the API server.
@@ -79,6 +88,7 @@ func Open[T Object](ctx context.Context, rt *Runtime, req ctrl.Request, obj T, o
 		return nil, fmt.Errorf("read %s: %w", req, err)
 	}
 	s := &Scope[T]{Object: obj, runtime: rt, request: req, original: obj.DeepCopyObject().(T)}
+	omitForeign(s.original)
 	s.Paused = pausedBy(obj, opts.PausedBy)
 	switch held := slices.Contains(obj.GetFinalizers(), opts.Finalizer); {
 	case opts.Finalizer == "" || held:
