@@ -2,6 +2,7 @@ package xensim
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ type Pool struct {
 
 	options   Options
 	disks     *blockstore.Store // the bytes of VDIs, by uuid
-	temporary bool // the data directory is ours to remove
+	temporary bool              // the data directory is ours to remove
 	tls       *authority
 	hosts     map[string]*hostServer // by host reference
 	port      int
@@ -121,8 +122,7 @@ func (p *Pool) load() error {
 	if p.options.State != nil {
 		return p.DB().Load(p.options.State)
 	}
-	demoPool(p.Pool, p.options.Hosts)
-	return nil
+	return demoPool(p.Pool, p.options.Hosts)
 }
 
 // Start serves at the address, host:port with port 0 for any. The coordinator listens there; each other host listens
@@ -287,6 +287,22 @@ func (p *Pool) Update(class, ref string, fields map[string]any) error {
 	return nil
 }
 
+// Insert adds an object behind the clients' backs and gives its reference.
+func (p *Pool) Insert(class string, fields map[string]any) (string, error) {
+	p.Lock()
+	defer p.Unlock()
+	c := p.Model.Class(class)
+	if c == nil {
+		return "", fmt.Errorf("no class %q", class)
+	}
+	for name := range fields {
+		if c.Field(name) == nil {
+			return "", fmt.Errorf("class %s has no field %q", class, name)
+		}
+	}
+	return p.Create(class, fields), nil
+}
+
 // Dump writes the pool's objects in the form that Options.State reads.
 func (p *Pool) Dump(w io.Writer) error {
 	p.Lock()
@@ -319,6 +335,14 @@ func (p *Pool) RestartToolstack(rewind int64) {
 func registerControl(p *Pool) {
 	p.HandleHTTP("GET", "/xensim/calls", "", func(x *xapi.Exchange) error {
 		return writeJSON(x, p.CallCounts())
+	})
+	p.HandleHTTP("GET", "/xensim/calls/log", "", func(x *xapi.Exchange) error {
+		after, err := strconv.Atoi(cmp.Or(x.Query.Get("after"), "0"))
+		if err != nil {
+			return fmt.Errorf("after: %w", err)
+		}
+		calls := p.Calls()
+		return writeJSON(x, calls[min(max(after, 0), len(calls)):])
 	})
 	p.HandleHTTP("PUT", "/xensim/calls", "", func(x *xapi.Exchange) error {
 		p.ResetCalls()

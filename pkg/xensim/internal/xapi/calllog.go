@@ -8,7 +8,8 @@ import (
 // CallRecord is one call that a client made.
 type CallRecord struct {
 	Method    string    `json:"method"`
-	Error     string    `json:"error,omitempty"` // error code, or "dropped"
+	Error     string    `json:"error,omitempty"`  // error code, or "dropped"
+	Object    string    `json:"object,omitempty"` // name_label of the object that the call is about
 	UserAgent string    `json:"userAgent,omitempty"`
 	Time      time.Time `json:"time"` // of the wall clock
 }
@@ -24,8 +25,8 @@ type callLog struct {
 	errors map[string]int
 }
 
-func (l *callLog) add(r Request, err error) {
-	entry := CallRecord{Method: r.Method, UserAgent: r.UserAgent, Time: time.Now()}
+func (l *callLog) add(r Request, object string, err error) {
+	entry := CallRecord{Method: r.Method, Object: object, UserAgent: r.UserAgent, Time: time.Now()}
 	if err != nil {
 		entry.Error = errorOf(err).Code
 	}

@@ -123,8 +123,9 @@ func (p *Pool) serveJSON(r *httpd.Request, host string) error {
 func (p *Pool) serveCall(r *httpd.Request, contentType string, request Request,
 	success func(any) []byte, failure func(string, []string) []byte) error {
 	request.UserAgent = r.Header["user-agent"]
+	object := p.objectOf(request) // before the call, which may destroy it
 	result, err := p.Dispatch(context.Background(), request)
-	p.calls.add(request, err)
+	p.calls.add(request, object, err)
 	headers := []httpd.Header{{Name: "content-type", Value: contentType},
 		{Name: "Access-Control-Allow-Origin", Value: "*"}, {Name: "Access-Control-Allow-Headers", Value: "X-Requested-With"}}
 	var dropped *DropConnection
@@ -143,6 +144,24 @@ func (p *Pool) serveCall(r *httpd.Request, contentType string, request Request,
 	return r.Respond(success(voidIfNil(result)), headers...)
 }
 
+// objectOf gives the name of the object that a call is about, as far as it has one.
+func (p *Pool) objectOf(r Request) string {
+	if len(r.Params) < 2 {
+		return ""
+	}
+	ref, _ := r.Params[1].(string)
+	p.Lock()
+	defer p.Unlock()
+	m := p.message(strings.TrimPrefix(r.Method, "Async."))
+	if m == nil || p.Model.Class(m.Class).Field("name_label") == nil {
+		return ""
+	}
+	if record := p.db.Get(m.Class, ref); record.Exists() {
+		return record.Str("name_label")
+	}
+	return ""
+}
+
 func voidIfNil(v any) any {
 	if v == nil {
 		return ""
@@ -153,7 +172,7 @@ func voidIfNil(v any) any {
 // underFaults runs an HTTP handler under the fault plan; its path is the call's name.
 func (p *Pool) underFaults(x *Exchange, route httpRoute) error {
 	name := strings.TrimPrefix(route.path, "/")
-	p.calls.add(Request{Method: route.method + " " + route.path}, nil)
+	p.calls.add(Request{Method: route.method + " " + route.path, UserAgent: x.Header["user-agent"]}, "", nil)
 	p.Lock()
 	c := &Call{Pool: p, Session: x.Session, Host: x.Host, ctx: x.Context, args: map[string]any{}}
 	for key, values := range x.Query {
