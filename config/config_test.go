@@ -4,6 +4,7 @@ package config
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,20 +88,10 @@ func TestDeletionProtection(t *testing.T) {
 	if err := environment.Client.Create(t.Context(), instance); err != nil {
 		t.Fatal(err)
 	}
-	refused := func() error {
-		return environment.Client.Delete(t.Context(), instance.DeepCopy(), client.DryRunAll)
-	}
-	// A policy is in force some moments after it was stored.
-	testkit.Eventually(t, "the deletion is refused", func(context.Context) error {
-		if err := refused(); !errors.IsForbidden(err) {
-			return errUnexpected{err}
-		}
-
-		return nil
-	})
+	refusal := untilRefused(t, environment, instance)
 	wanted := "set spec.deletionProtection of " + namespace + "/web to false first"
-	if err := refused(); !strings.Contains(err.Error(), wanted) {
-		t.Errorf("the refusal says %v, want %q in it", err, wanted)
+	if !strings.Contains(refusal.Error(), wanted) {
+		t.Errorf("the refusal says %v, want %q in it", refusal, wanted)
 	}
 	if err := environment.Client.DeleteAllOf(t.Context(), &v1alpha1.XenInstance{}, client.InNamespace(namespace)); !errors.IsForbidden(err) {
 		t.Errorf("deleting the collection: %v, want Forbidden", err)
@@ -112,6 +103,58 @@ func TestDeletionProtection(t *testing.T) {
 	if err := environment.Client.Delete(t.Context(), instance); err != nil {
 		t.Errorf("with the protection off: %v", err)
 	}
+}
+
+// untilRefused tries to delete an object until the API server refuses, and returns its words. A policy is in force some
+// moments after it was stored.
+func untilRefused(t *testing.T, environment *testkit.Environment, object client.Object) (refusal error) {
+	t.Helper()
+	testkit.Eventually(t, "the deletion is refused", func(ctx context.Context) error {
+		refusal = environment.Client.Delete(ctx, object, client.DryRunAll)
+		if !errors.IsForbidden(refusal) {
+			return errUnexpected{refusal}
+		}
+
+		return nil
+	})
+
+	return refusal
+}
+
+// TestProtectionOutlivesItsNamespace deletes a namespace with a protected instance in it: the namespace waits, and goes
+// once the protection is off.
+func TestProtectionOutlivesItsNamespace(t *testing.T) {
+	environment := installed(t)
+	namespace := &corev1.Namespace{}
+	if err := environment.Client.Get(t.Context(), client.ObjectKey{Name: environment.Namespace(t)}, namespace); err != nil {
+		t.Fatal(err)
+	}
+	instance := testkit.Instance(namespace.Name, "web", "lab").FromTemplate("Debian").OfFlavor("small").Object()
+	instance.Spec.DeletionProtection = true
+	if err := environment.Client.Create(t.Context(), instance); err != nil {
+		t.Fatal(err)
+	}
+	untilRefused(t, environment, instance)
+	if err := environment.Client.Delete(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the namespace says why it waits", func(ctx context.Context) error {
+		if err := environment.Client.Get(ctx, client.ObjectKeyFromObject(namespace), namespace); err != nil {
+			return err
+		}
+		for _, condition := range namespace.Status.Conditions {
+			if condition.Type == corev1.NamespaceDeletionContentFailure && strings.Contains(condition.Message, "deletionProtection is on") {
+				return nil
+			}
+		}
+
+		return fmt.Errorf("its conditions are %v", namespace.Status.Conditions)
+	})
+	instance.Spec.DeletionProtection = false
+	if err := environment.Client.Update(t.Context(), instance); err != nil {
+		t.Fatal(err)
+	}
+	environment.WaitGone(t, namespace)
 }
 
 // errUnexpected is an answer of the API server that is not the one that is waited for; nil is one too.

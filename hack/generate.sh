@@ -12,10 +12,8 @@ generate() {
 	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/docs"
 	controller_gen object paths=./api/v1alpha1 output:object:dir="$out/api/v1alpha1"
 	controller_gen crd paths=./api/v1alpha1 output:crd:dir="$out/config/crd/bases"
-	if [ -d controllers ]; then
-		controller_gen rbac:roleName=kubexen-manager,fileName=manager_role.yaml paths=./controllers/... \
-			output:rbac:dir="$out/config/rbac"
-	fi
+	controller_gen rbac:roleName=kubexen-manager,fileName=manager_role.yaml paths=./controllers/... \
+		output:rbac:dir="$out/config/rbac"
 	go run ./hack/apidocs -crds "$out/config/crd/bases" -reasons api/v1alpha1/conditions.go -out "$out/docs/api.md"
 }
 
