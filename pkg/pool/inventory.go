@@ -56,7 +56,7 @@ func TakeInventory(v xencache.View, installation string) Inventory {
 	if _, record := v.Pool(); record != nil {
 		i.Writer = record.OtherConfig[xencache.MarkWriter]
 		if coordinator := v.Host(record.Master); coordinator != nil {
-			i.Version = versionOf(coordinator)
+			i.Version = productVersion(coordinator)
 		}
 	}
 	for _, host := range v.Hosts() {
@@ -137,8 +137,8 @@ func byName(a, b, uuidA, uuidB string) int {
 	return cmp.Or(strings.Compare(a, b), strings.Compare(uuidA, uuidB))
 }
 
-// versionOf is brand and version as the product shows them.
-func versionOf(host *xenapi.Host) string {
+// productVersion is brand and version as the product shows them.
+func productVersion(host *xenapi.Host) string {
 	return strings.TrimSpace(host.SoftwareVersion["product_brand"] + " " + host.SoftwareVersion["product_version"])
 }
 
