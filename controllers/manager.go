@@ -45,6 +45,8 @@ type Options struct {
 	// QPS and Burst limit the requests to the API server; 0 means 100 and 200.
 	QPS   float32
 	Burst int
+	// ConsoleURL is where users reach the console gateway; without it no console gets a URL.
+	ConsoleURL string
 	// ShutdownTimeout is how long a stopping manager waits for what is under way; 0 means 15 s.
 	ShutdownTimeout time.Duration
 	// Logger takes the logs.
@@ -165,8 +167,9 @@ func (s *shared) register() error {
 		return fmt.Errorf("add the connections: %w", err)
 	}
 	for kind, setup := range map[string]func(*shared) error{
-		"XenPool":   setupPool,
-		"XenFlavor": setupFlavor,
+		"XenPool":     setupPool,
+		"XenFlavor":   setupFlavor,
+		"XenInstance": setupInstance,
 	} {
 		if err := setup(s); err != nil {
 			return fmt.Errorf("set up the controller of %s: %w", kind, err)
