@@ -67,6 +67,38 @@ func TestEveryCRDIsInstalled(t *testing.T) {
 	}
 }
 
+// TestArgoCDComponent adds the component to an installation of Argo CD: its ConfigMap gains the health checks and keeps
+// what it had.
+func TestArgoCDComponent(t *testing.T) {
+	environment := testkit.Start(t)
+	here, err := filepath.Abs("gitops/argocd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	component, err := filepath.Rel(directory, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"kustomization.yaml": "resources: [argocd-cm.yaml]\ncomponents: [" + component + "]\n",
+		"argocd-cm.yaml":     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm}\ndata: {url: https://argocd.example.org}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rendered := environment.Kubectl(t, "kustomize", directory)
+	for _, wanted := range []string{"resource.customizations.health.kubexen.io_XenInstance: |", "url: https://argocd.example.org", "name: argocd-cm\n"} {
+		if !strings.Contains(rendered, wanted) {
+			t.Errorf("no %q in\n%s", wanted, rendered)
+		}
+	}
+}
+
 // TestSamples applies the samples; the fields of all of them are known.
 func TestSamples(t *testing.T) {
 	environment := installed(t)

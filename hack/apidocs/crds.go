@@ -19,8 +19,11 @@ var readingOrder = []string{"XenPool", "XenFlavor", "XenClusterImage", "XenImage
 // readingOrder does not know comes last.
 func finishCRDs(dir string) ([]apiextensionsv1.CustomResourceDefinition, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(paths) == 0 {
-		return nil, fmt.Errorf("no CRDs in %s: %w", dir, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("no CRDs in %s", dir)
 	}
 	var definitions []apiextensionsv1.CustomResourceDefinition
 	for _, path := range paths {
