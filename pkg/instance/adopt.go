@@ -90,7 +90,7 @@ func whenTrashed(f *Facts, _ time.Time) (Plan, bool) {
 	if !f.trashed() {
 		return undecided()
 	}
-	return Plan{Operation: operationUndelete, Steps: undelete.Unmet(f)}, true
+	return Plan{Operation: operationUndelete, Steps: undelete.Next(f)}, true
 }
 
 // unmarkTrashed releases the VM; the mark goes last, so that a crash in between is followed by doing it again.

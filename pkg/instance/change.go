@@ -39,7 +39,7 @@ func whenChanged(f *Facts, _ time.Time) (Plan, bool) {
 	if len(f.Want.Problems) > 0 || f.VM.Power == v1alpha1.PowerStatePaused {
 		return undecided()
 	}
-	if unmet := change.Unmet(f); len(unmet) > 0 {
+	if unmet := change.Next(f); len(unmet) > 0 {
 		return Plan{Operation: operationChange, Steps: unmet}, true
 	}
 	return undecided()

@@ -51,7 +51,7 @@ func whenMissing(f *Facts, _ time.Time) (Plan, bool) {
 		return stop(reconcile.Wait(v1alpha1.ReasonCreating,
 			"a copy of the template is under way that may be ours from before a restart; waiting until it is over").After(cloneRecheck))
 	}
-	return Plan{Operation: operationCreate, Steps: build.Unmet(f)}, true
+	return Plan{Operation: operationCreate, Steps: build.Next(f)}, true
 }
 
 // cloneRecheck is how long to wait for somebody's clone when no event comes.
@@ -65,7 +65,7 @@ func whenBuilding(f *Facts, _ time.Time) (Plan, bool) {
 	if problems := append(slices.Clone(f.Want.Problems), unfit(f)...); len(problems) > 0 {
 		return stop(blockedBy(problems))
 	}
-	if steps := build.Unmet(f); len(steps) > 0 {
+	if steps := build.Next(f); len(steps) > 0 {
 		return Plan{Operation: operationCreate, Steps: steps}, true
 	}
 	return undecided()

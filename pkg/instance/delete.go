@@ -67,12 +67,12 @@ func (f *Facts) deletionPlan(now time.Time) Plan {
 	case f.unfinished(f.VM):
 		return Plan{Steps: []Step{{Name: "DiscardVM", Holds: func(f *Facts) bool { return f.VM == nil }, Act: discardVM}}}
 	case f.Want.Deletion == v1alpha1.DeletionOrphan:
-		return released(orphan.Unmet(f))
+		return released(orphan.Next(f))
 	case f.Want.Deletion == v1alpha1.DeletionTrash:
 		if f.VM.Power == v1alpha1.PowerStateRunning || f.VM.Power == v1alpha1.PowerStatePaused {
 			return shutdownPlan(f, operationDelete, f.Want.Off, now)
 		}
-		return released(trash.Unmet(f))
+		return released(trash.Next(f))
 	}
 	if text, blocked := f.VM.Blocked[blockedName[stepDestroyVM]]; blocked {
 		return Plan{Outcome: reconcile.Terminal(v1alpha1.ReasonOperationBlocked,

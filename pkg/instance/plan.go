@@ -30,15 +30,15 @@ type Step struct {
 // Sequence is a workflow: steps in the order in which they must hold.
 type Sequence []Step
 
-// Unmet returns the steps that do not hold yet and can be taken.
-func (s Sequence) Unmet(f *Facts) []Step {
-	var unmet []Step
+// Next returns the first step that does not hold and can be taken, none if there is none. Those before it hold, so a
+// predicate may rely on what an earlier step has brought about.
+func (s Sequence) Next(f *Facts) []Step {
 	for _, step := range s {
 		if !step.Holds(f) && (step.Needs == nil || step.Needs(f)) {
-			unmet = append(unmet, step)
+			return []Step{step}
 		}
 	}
-	return unmet
+	return nil
 }
 
 // Plan is what is to be done next.
@@ -47,7 +47,7 @@ type Plan struct {
 	Operation string
 	// ID tells this operation from the next of its type.
 	ID string
-	// Steps are still to be taken, in order; only the first is taken now.
+	// Steps are what is to be done now: one step, or none.
 	Steps []Step
 	// Outcome is what the pass ends in when there is no step to take.
 	Outcome reconcile.Outcome
