@@ -5,7 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Any, in a list of a PoolGrant, stands for everything that the list could name.
+// Any stands, in a list of a PoolGrant, for everything that the list could name.
 const Any = "*"
 
 // The most entries that the lists of a XenPool's status hold; what is beyond is counted only.
