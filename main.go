@@ -29,6 +29,6 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.Flags().AddFlagSet(run.Flags())
-	root.AddCommand(run, newVersionCommand())
+	root.AddCommand(run, newGatewayCommand(), newVersionCommand())
 	return root
 }

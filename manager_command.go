@@ -48,6 +48,7 @@ func (f *managerFlags) register(set *pflag.FlagSet) {
 	set.IntVar(&f.Concurrency, "concurrency", 20, "instances that are worked on at a time")
 	set.Float32Var(&f.QPS, "kube-api-qps", 100, "requests to the API server in a second, in the long run")
 	set.IntVar(&f.Burst, "kube-api-burst", 200, "requests to the API server in a second, for a moment")
+	set.StringVar(&f.ConsoleURL, "console-url", "", "https URL at which users reach the console gateway; without it no XenConsole gets a URL")
 	set.DurationVar(&f.ShutdownTimeout, "shutdown-timeout", 0, "how long a stopping manager waits for what is under way (default 15s)")
 	f.log.register(set)
 }

@@ -170,6 +170,7 @@ func (s *shared) register() error {
 		"XenPool":     setupPool,
 		"XenFlavor":   setupFlavor,
 		"XenInstance": setupInstance,
+		"XenConsole":  setupConsole,
 	} {
 		if err := setup(s); err != nil {
 			return fmt.Errorf("set up the controller of %s: %w", kind, err)

@@ -35,6 +35,8 @@ const (
 	FinalizerPool = "kubexen.io/xenpool"
 	// FinalizerConsole keeps a XenConsole until the Secret with its token is gone.
 	FinalizerConsole = "kubexen.io/xenconsole"
+	// FinalizerImage keeps an image until the template that was made for it on its pool is gone.
+	FinalizerImage = "kubexen.io/xenimage"
 	// FinalizerInstance keeps a XenInstance until its VM is dealt with as its deletionPolicy says.
 	FinalizerInstance = "kubexen.io/xeninstance"
 )

@@ -97,3 +97,6 @@ func Seal(token, publicKey string) (string, error) {
 	}
 	return base64.StdEncoding.EncodeToString(sealed), nil
 }
+
+// SecretName is the Secret that holds a console's token with access SecretToken.
+func SecretName(c *v1alpha1.XenConsole) string { return c.Name + "-console" }

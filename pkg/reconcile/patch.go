@@ -62,6 +62,22 @@ func (s *Scope[T]) Annotate(ctx context.Context, key, value string) error {
 	return s.patchMetadata(ctx, map[string]any{"annotations": map[string]string{key: value}})
 }
 
+// Own adds an owner, unless it is one already: the object goes when its owner is gone.
+func (s *Scope[T]) Own(ctx context.Context, owner metav1.OwnerReference) error {
+	owners := s.Object.GetOwnerReferences()
+	if slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == owner.UID }) {
+		return nil
+	}
+	// An owner of the same name that lives no more is replaced: after a restore its uid is another.
+	owners = slices.DeleteFunc(slices.Clone(owners), func(o metav1.OwnerReference) bool {
+		return o.APIVersion == owner.APIVersion && o.Kind == owner.Kind && o.Name == owner.Name
+	})
+	return s.patchMetadata(ctx, map[string]any{
+		"ownerReferences": append(owners, owner),
+		"resourceVersion": s.Object.GetResourceVersion(),
+	})
+}
+
 // addFinalizer makes sure that the object cannot go before we have cleaned up.
 func (s *Scope[T]) addFinalizer(ctx context.Context, finalizer string) error {
 	if slices.Contains(s.Object.GetFinalizers(), finalizer) {
@@ -105,6 +121,7 @@ func (s *Scope[T]) patchMetadata(ctx context.Context, metadata map[string]any) e
 	for _, obj := range []T{s.Object, s.original} {
 		obj.SetResourceVersion(answer.GetResourceVersion())
 		obj.SetFinalizers(slices.Clone(answer.GetFinalizers()))
+		obj.SetOwnerReferences(slices.Clone(answer.GetOwnerReferences()))
 		obj.SetAnnotations(answer.GetAnnotations())
 	}
 	return nil

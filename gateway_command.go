@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/gateway"
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+)
+
+// gatewayFlags are what the command line of the gateway sets.
+type gatewayFlags struct {
+	kubeconfig        string
+	name              string
+	listen            string
+	metrics           string
+	certFile, keyFile string
+	plainHTTP         bool
+	hosts             []string
+	origins           []string
+	grace             time.Duration
+	log               logFlags
+}
+
+func newGatewayCommand() *cobra.Command {
+	flags := gatewayFlags{}
+	command := &cobra.Command{
+		Use:   "gateway",
+		Short: "Serve the consoles of instances to browsers and viewers",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runGateway(cmd.Context(), flags) },
+	}
+	flags.register(command.Flags())
+	return command
+}
+
+func (f *gatewayFlags) register(set *pflag.FlagSet) {
+	host, _ := os.Hostname()
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the service account of the pod, $KUBECONFIG)")
+	set.StringVar(&f.name, "name", envOr("POD_NAME", host), "name of this replica (default: $POD_NAME, else the host's name)")
+	set.StringVar(&f.listen, "bind-address", ":8443", "address that users reach")
+	set.StringVar(&f.metrics, "metrics-bind-address", ":8080", "address that serves /metrics; 0 is off")
+	set.StringVar(&f.certFile, "tls-cert-file", "", "certificate, PEM; read again when it changes (default: one is generated)")
+	set.StringVar(&f.keyFile, "tls-private-key-file", "", "its key, PEM")
+	set.BoolVar(&f.plainHTTP, "plain-http", false, "no TLS: an ingress before the gateway ends it")
+	set.StringSliceVar(&f.hosts, "tls-host", []string{"localhost", "127.0.0.1"}, "names and addresses in a generated certificate")
+	set.StringSliceVar(&f.origins, "allowed-origin", nil, "hosts, beside the one in the URL, whose pages may open sessions")
+	set.DurationVar(&f.grace, "shutdown-timeout", 15*time.Second, "how long a stopping gateway waits for its sessions to take their leave")
+	f.log.register(set)
+}
+
+func runGateway(ctx context.Context, flags gatewayFlags) error {
+	logger, flush, err := flags.log.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer flush()
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger.WithName("kube"))
+	if (flags.certFile == "") != (flags.keyFile == "") {
+		return errors.New("--tls-cert-file and --tls-private-key-file go together")
+	}
+	kube, err := restConfig(flags.kubeconfig)
+	if err != nil {
+		return err
+	}
+	config := gateway.Config{
+		Name: flags.name, CertFile: flags.certFile, KeyFile: flags.keyFile, PlainHTTP: flags.plainHTTP,
+		Hosts: flags.hosts, Origins: flags.origins, Grace: flags.grace, Log: logger,
+	}
+	live, err := withObjects(&config, kube)
+	if err != nil {
+		return err
+	}
+	broadcaster, err := withEvents(ctx, &config, kube)
+	if err != nil {
+		return err
+	}
+	defer broadcaster.Shutdown()
+	consoles := &pool.Consoles{Pools: config.Cache, Secrets: live, Gateway: flags.name, Logger: logger.WithName("xenapi")}
+	defer consoles.Close()
+	config.Dialer = poolDialer{consoles}
+	if config.Listener, err = net.Listen("tcp", flags.listen); err != nil {
+		return fmt.Errorf("--bind-address: %w", err)
+	}
+	if flags.metrics != "0" && flags.metrics != "" {
+		if config.MetricsListener, err = net.Listen("tcp", flags.metrics); err != nil {
+			return fmt.Errorf("--metrics-bind-address: %w", err)
+		}
+	}
+	logger.Info("starting the console gateway", "version", version())
+	return gateway.Run(ctx, config)
+}
+
+// withObjects gives the gateway its cache and its client, and returns a reader of Secrets, which are never cached.
+func withObjects(config *gateway.Config, kube *rest.Config) (client.Reader, error) {
+	scheme := controllers.NewScheme()
+	objects, err := cache.New(kube, cache.Options{Scheme: scheme, DefaultTransform: cache.TransformStripManagedFields()})
+	if err != nil {
+		return nil, fmt.Errorf("make the cache: %w", err)
+	}
+	live, err := client.New(kube, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	config.Cache, config.Client = objects, live
+	return live, nil
+}
+
+func withEvents(ctx context.Context, config *gateway.Config, kube *rest.Config) (events.EventBroadcaster, error) {
+	clientset, err := kubernetes.NewForConfig(kube)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: clientset.EventsV1()})
+	if err := broadcaster.StartRecordingToSinkWithContext(context.WithoutCancel(ctx)); err != nil {
+		return nil, fmt.Errorf("record events: %w", err)
+	}
+	config.Recorder = broadcaster.NewRecorder(controllers.NewScheme(), "kubexen-gateway")
+	return broadcaster, nil
+}
+
+// poolDialer opens consoles with the sessions of pools, and says in the gateway's words why one does not open.
+type poolDialer struct{ consoles *pool.Consoles }
+
+func (d poolDialer) DialConsole(ctx context.Context, t gateway.Target) (net.Conn, error) {
+	conn, err := d.consoles.Dial(ctx, t.Pool, t.Host, t.VMUUID, t.Text)
+	switch {
+	case err == nil:
+		return conn, nil
+	case errors.Is(err, xenapi.ErrConsoleLimit):
+		return nil, &gateway.Ended{Cause: gateway.CauseBusy, Err: err}
+	default:
+		return nil, &gateway.Ended{Cause: gateway.CauseUnavailable, Err: err}
+	}
+}
