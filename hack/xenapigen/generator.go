@@ -63,10 +63,10 @@ func (g *generator) record(b *strings.Builder, class string) {
 	for _, wire := range sortedKeys(fields) {
 		f := fields[wire]
 		writeDoc(b, fieldDoc(class, wire, f))
-		fmt.Fprintf(b, "%s %s\n", goName(wire), g.goType(mustParse(class+"."+wire, f.Type)))
+		fmt.Fprintf(b, "%s %s `json:%q`\n", goName(wire), g.goType(mustParse(class+"."+wire, f.Type)), wire)
 	}
 	writeDoc(b, "Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.")
-	b.WriteString("Extra map[string]Value\n}\n\n")
+	b.WriteString("Extra map[string]Value `json:\"-\"`\n}\n\n")
 }
 
 func (g *generator) recordReader(b *strings.Builder, class string) {

@@ -9,17 +9,17 @@ import (
 // Console is a record of class console. A field that an older server does not send is zero.
 type Console struct {
 	// Location is the field location.
-	Location string
+	Location string `json:"location"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Protocol is the field protocol.
-	Protocol ConsoleProtocol
+	Protocol ConsoleProtocol `json:"protocol"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VM is the field VM.
-	VM VMRef
+	VM VMRef `json:"VM"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Console) class() string { return "console" }

@@ -10,167 +10,167 @@ import (
 // Host is a record of class host. A field that an older server does not send is zero.
 type Host struct {
 	// Address is the field address.
-	Address string
+	Address string `json:"address"`
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []HostAllowedOperation
+	AllowedOperations []HostAllowedOperation `json:"allowed_operations"`
 	// APIVersionMajor is the field API_version_major.
-	APIVersionMajor int64
+	APIVersionMajor int64 `json:"API_version_major"`
 	// APIVersionMinor is the field API_version_minor.
-	APIVersionMinor int64
+	APIVersionMinor int64 `json:"API_version_minor"`
 	// APIVersionVendor is the field API_version_vendor.
-	APIVersionVendor string
+	APIVersionVendor string `json:"API_version_vendor"`
 	// APIVersionVendorImplementation is the field API_version_vendor_implementation.
-	APIVersionVendorImplementation map[string]string
+	APIVersionVendorImplementation map[string]string `json:"API_version_vendor_implementation"`
 	// BIOSStrings is the field bios_strings.
-	BIOSStrings map[string]string
+	BIOSStrings map[string]string `json:"bios_strings"`
 	// Blobs is the field blobs.
-	Blobs map[string]BlobRef
+	Blobs map[string]BlobRef `json:"blobs"`
 	// Capabilities is the field capabilities.
-	Capabilities []string
+	Capabilities []string `json:"capabilities"`
 	// Certificates is the field certificates.
-	Certificates []CertificateRef
+	Certificates []CertificateRef `json:"certificates"`
 	// ChipsetInfo is the field chipset_info.
-	ChipsetInfo map[string]string
+	ChipsetInfo map[string]string `json:"chipset_info"`
 	// ConsoleIdleTimeout is the field console_idle_timeout. (prototyped in the data model, since 25.21.0)
-	ConsoleIdleTimeout int64
+	ConsoleIdleTimeout int64 `json:"console_idle_timeout"`
 	// ControlDomain is the field control_domain.
-	ControlDomain VMRef
+	ControlDomain VMRef `json:"control_domain"`
 	// CPUConfiguration is the field cpu_configuration.
-	CPUConfiguration map[string]string
+	CPUConfiguration map[string]string `json:"cpu_configuration"`
 	// CPUInfo is the field cpu_info.
-	CPUInfo map[string]string
+	CPUInfo map[string]string `json:"cpu_info"`
 	// CrashDumpSR is the field crash_dump_sr.
-	CrashDumpSR SRRef
+	CrashDumpSR SRRef `json:"crash_dump_sr"`
 	// Crashdumps is the field crashdumps.
-	Crashdumps []HostCrashdumpRef
+	Crashdumps []HostCrashdumpRef `json:"crashdumps"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]HostAllowedOperation
+	CurrentOperations map[string]HostAllowedOperation `json:"current_operations"`
 	// Display is the field display.
-	Display HostDisplay
+	Display HostDisplay `json:"display"`
 	// Edition is the field edition.
-	Edition string
+	Edition string `json:"edition"`
 	// Editions is the field editions.
-	Editions []string
+	Editions []string `json:"editions"`
 	// Enabled is the field enabled.
-	Enabled bool
+	Enabled bool `json:"enabled"`
 	// ExternalAuthConfiguration is the field external_auth_configuration.
-	ExternalAuthConfiguration map[string]string
+	ExternalAuthConfiguration map[string]string `json:"external_auth_configuration"`
 	// ExternalAuthServiceName is the field external_auth_service_name.
-	ExternalAuthServiceName string
+	ExternalAuthServiceName string `json:"external_auth_service_name"`
 	// ExternalAuthType is the field external_auth_type.
-	ExternalAuthType string
+	ExternalAuthType string `json:"external_auth_type"`
 	// Features is the field features.
-	Features []FeatureRef
+	Features []FeatureRef `json:"features"`
 	// GuestVCPUsParams is the field guest_VCPUs_params.
-	GuestVCPUsParams map[string]string
+	GuestVCPUsParams map[string]string `json:"guest_VCPUs_params"`
 	// HANetworkPeers is the field ha_network_peers.
-	HANetworkPeers []string
+	HANetworkPeers []string `json:"ha_network_peers"`
 	// HAStatefiles is the field ha_statefiles.
-	HAStatefiles []string
+	HAStatefiles []string `json:"ha_statefiles"`
 	// HostCPUs is the field host_CPUs.
-	HostCPUs []HostCPURef
+	HostCPUs []HostCPURef `json:"host_CPUs"`
 	// Hostname is the field hostname.
-	Hostname string
+	Hostname string `json:"hostname"`
 	// HTTPSOnly is the field https_only. (prototyped in the data model, since 22.27.0)
-	HTTPSOnly bool
+	HTTPSOnly bool `json:"https_only"`
 	// ISCSIIQN is the field iscsi_iqn.
-	ISCSIIQN string
+	ISCSIIQN string `json:"iscsi_iqn"`
 	// LastSoftwareUpdate is the field last_software_update. (prototyped in the data model, since 22.20.0)
-	LastSoftwareUpdate time.Time
+	LastSoftwareUpdate time.Time `json:"last_software_update"`
 	// LastUpdateHash is the field last_update_hash. (prototyped in the data model, since 24.10.0)
-	LastUpdateHash string
+	LastUpdateHash string `json:"last_update_hash"`
 	// LatestSyncedUpdatesApplied is the field latest_synced_updates_applied. (prototyped in the data model, since 23.18.0)
-	LatestSyncedUpdatesApplied LatestSyncedUpdatesAppliedState
+	LatestSyncedUpdatesApplied LatestSyncedUpdatesAppliedState `json:"latest_synced_updates_applied"`
 	// LicenseParams is the field license_params.
-	LicenseParams map[string]string
+	LicenseParams map[string]string `json:"license_params"`
 	// LicenseServer is the field license_server.
-	LicenseServer map[string]string
+	LicenseServer map[string]string `json:"license_server"`
 	// LocalCacheSR is the field local_cache_sr.
-	LocalCacheSR SRRef
+	LocalCacheSR SRRef `json:"local_cache_sr"`
 	// Logging is the field logging.
-	Logging map[string]string
+	Logging map[string]string `json:"logging"`
 	// MaxCState is the field max_cstate. (prototyped in the data model, since 26.0.0)
-	MaxCState string
+	MaxCState string `json:"max_cstate"`
 	// MemoryOverhead is the field memory_overhead.
-	MemoryOverhead int64
+	MemoryOverhead int64 `json:"memory_overhead"`
 	// Metrics is the field metrics.
-	Metrics HostMetricsRef
+	Metrics HostMetricsRef `json:"metrics"`
 	// Multipathing is the field multipathing.
-	Multipathing bool
+	Multipathing bool `json:"multipathing"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// NTPCustomServers is the field ntp_custom_servers. (prototyped in the data model, since 26.0.0)
-	NTPCustomServers []string
+	NTPCustomServers []string `json:"ntp_custom_servers"`
 	// NTPMode is the field ntp_mode. (prototyped in the data model, since 26.0.0)
-	NTPMode HostNTPMode
+	NTPMode HostNTPMode `json:"ntp_mode"`
 	// NUMAAffinityPolicy is the field numa_affinity_policy. (prototyped in the data model, since 24.0.0)
-	NUMAAffinityPolicy HostNUMAAffinityPolicy
+	NUMAAffinityPolicy HostNUMAAffinityPolicy `json:"numa_affinity_policy"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Patches is the field patches. (deprecated in the data model)
-	Patches []HostPatchRef
+	Patches []HostPatchRef `json:"patches"`
 	// PBDs is the field PBDs.
-	PBDs []PBDRef
+	PBDs []PBDRef `json:"PBDs"`
 	// PCIs is the field PCIs.
-	PCIs []PCIRef
+	PCIs []PCIRef `json:"PCIs"`
 	// PendingGuidances is the field pending_guidances.
-	PendingGuidances []UpdateGuidance
+	PendingGuidances []UpdateGuidance `json:"pending_guidances"`
 	// PendingGuidancesFull is the field pending_guidances_full. (prototyped in the data model, since 24.10.0)
-	PendingGuidancesFull []UpdateGuidance
+	PendingGuidancesFull []UpdateGuidance `json:"pending_guidances_full"`
 	// PendingGuidancesRecommended is the field pending_guidances_recommended. (prototyped in the data model, since 24.10.0)
-	PendingGuidancesRecommended []UpdateGuidance
+	PendingGuidancesRecommended []UpdateGuidance `json:"pending_guidances_recommended"`
 	// PGPUs is the field PGPUs.
-	PGPUs []PGPURef
+	PGPUs []PGPURef `json:"PGPUs"`
 	// PIFs is the field PIFs.
-	PIFs []PIFRef
+	PIFs []PIFRef `json:"PIFs"`
 	// PowerOnConfig is the field power_on_config.
-	PowerOnConfig map[string]string
+	PowerOnConfig map[string]string `json:"power_on_config"`
 	// PowerOnMode is the field power_on_mode.
-	PowerOnMode string
+	PowerOnMode string `json:"power_on_mode"`
 	// PUSBs is the field PUSBs.
-	PUSBs []PUSBRef
+	PUSBs []PUSBRef `json:"PUSBs"`
 	// ResidentVMs is the field resident_VMs.
-	ResidentVMs []VMRef
+	ResidentVMs []VMRef `json:"resident_VMs"`
 	// SchedPolicy is the field sched_policy.
-	SchedPolicy string
+	SchedPolicy string `json:"sched_policy"`
 	// SecureBoot is the field secure_boot. (prototyped in the data model, since 25.31.0)
-	SecureBoot bool
+	SecureBoot bool `json:"secure_boot"`
 	// SoftwareVersion is the field software_version.
-	SoftwareVersion map[string]string
+	SoftwareVersion map[string]string `json:"software_version"`
 	// SSHAutoMode is the field ssh_auto_mode. (prototyped in the data model, since 25.27.0)
-	SSHAutoMode bool
+	SSHAutoMode bool `json:"ssh_auto_mode"`
 	// SSHEnabled is the field ssh_enabled. (prototyped in the data model, since 25.21.0)
-	SSHEnabled bool
+	SSHEnabled bool `json:"ssh_enabled"`
 	// SSHEnabledTimeout is the field ssh_enabled_timeout. (prototyped in the data model, since 25.21.0)
-	SSHEnabledTimeout int64
+	SSHEnabledTimeout int64 `json:"ssh_enabled_timeout"`
 	// SSHExpiry is the field ssh_expiry. (prototyped in the data model, since 25.21.0)
-	SSHExpiry time.Time
+	SSHExpiry time.Time `json:"ssh_expiry"`
 	// SSLLegacy is the field ssl_legacy. (deprecated in the data model)
-	SSLLegacy bool
+	SSLLegacy bool `json:"ssl_legacy"`
 	// SupportedBootloaders is the field supported_bootloaders.
-	SupportedBootloaders []string
+	SupportedBootloaders []string `json:"supported_bootloaders"`
 	// SuspendImageSR is the field suspend_image_sr.
-	SuspendImageSR SRRef
+	SuspendImageSR SRRef `json:"suspend_image_sr"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// Timezone is the field timezone. (prototyped in the data model, since 26.0.0)
-	Timezone string
+	Timezone string `json:"timezone"`
 	// TLSVerificationEnabled is the field tls_verification_enabled.
-	TLSVerificationEnabled bool
+	TLSVerificationEnabled bool `json:"tls_verification_enabled"`
 	// UEFICertificates is the field uefi_certificates. (deprecated in the data model)
-	UEFICertificates string
+	UEFICertificates string `json:"uefi_certificates"`
 	// Updates is the field updates.
-	Updates []PoolUpdateRef
+	Updates []PoolUpdateRef `json:"updates"`
 	// UpdatesRequiringReboot is the field updates_requiring_reboot.
-	UpdatesRequiringReboot []PoolUpdateRef
+	UpdatesRequiringReboot []PoolUpdateRef `json:"updates_requiring_reboot"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VirtualHardwarePlatformVersions is the field virtual_hardware_platform_versions.
-	VirtualHardwarePlatformVersions []int64
+	VirtualHardwarePlatformVersions []int64 `json:"virtual_hardware_platform_versions"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Host) class() string { return "host" }

@@ -10,19 +10,19 @@ import (
 // HostMetrics is a record of class host_metrics. A field that an older server does not send is zero.
 type HostMetrics struct {
 	// LastUpdated is the field last_updated.
-	LastUpdated time.Time
+	LastUpdated time.Time `json:"last_updated"`
 	// Live is the field live.
-	Live bool
+	Live bool `json:"live"`
 	// MemoryFree is the field memory_free. (removed in the data model)
-	MemoryFree int64
+	MemoryFree int64 `json:"memory_free"`
 	// MemoryTotal is the field memory_total.
-	MemoryTotal int64
+	MemoryTotal int64 `json:"memory_total"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *HostMetrics) class() string { return "host_metrics" }

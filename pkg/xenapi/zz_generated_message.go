@@ -10,21 +10,21 @@ import (
 // Message is a record of class message. A field that an older server does not send is zero.
 type Message struct {
 	// Body is the field body.
-	Body string
+	Body string `json:"body"`
 	// Class is the field cls.
-	Class MessageClass
+	Class MessageClass `json:"cls"`
 	// Name is the field name.
-	Name string
+	Name string `json:"name"`
 	// ObjUUID is the field obj_uuid.
-	ObjUUID string
+	ObjUUID string `json:"obj_uuid"`
 	// Priority is the field priority.
-	Priority int64
+	Priority int64 `json:"priority"`
 	// Timestamp is the field timestamp.
-	Timestamp time.Time
+	Timestamp time.Time `json:"timestamp"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Message) class() string { return "message" }

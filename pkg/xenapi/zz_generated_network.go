@@ -9,39 +9,39 @@ import (
 // Network is a record of class network. A field that an older server does not send is zero.
 type Network struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []NetworkOperation
+	AllowedOperations []NetworkOperation `json:"allowed_operations"`
 	// AssignedIps is the field assigned_ips.
-	AssignedIps map[VIFRef]string
+	AssignedIps map[VIFRef]string `json:"assigned_ips"`
 	// Blobs is the field blobs.
-	Blobs map[string]BlobRef
+	Blobs map[string]BlobRef `json:"blobs"`
 	// Bridge is the field bridge.
-	Bridge string
+	Bridge string `json:"bridge"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]NetworkOperation
+	CurrentOperations map[string]NetworkOperation `json:"current_operations"`
 	// DefaultLockingMode is the field default_locking_mode.
-	DefaultLockingMode NetworkDefaultLockingMode
+	DefaultLockingMode NetworkDefaultLockingMode `json:"default_locking_mode"`
 	// Managed is the field managed.
-	Managed bool
+	Managed bool `json:"managed"`
 	// MTU is the field MTU.
-	MTU int64
+	MTU int64 `json:"MTU"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// PIFs is the field PIFs.
-	PIFs []PIFRef
+	PIFs []PIFRef `json:"PIFs"`
 	// Purpose is the field purpose.
-	Purpose []NetworkPurpose
+	Purpose []NetworkPurpose `json:"purpose"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VIFs is the field VIFs.
-	VIFs []VIFRef
+	VIFs []VIFRef `json:"VIFs"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Network) class() string { return "network" }

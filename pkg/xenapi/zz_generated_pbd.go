@@ -9,19 +9,19 @@ import (
 // PBD is a record of class PBD. A field that an older server does not send is zero.
 type PBD struct {
 	// CurrentlyAttached is the field currently_attached.
-	CurrentlyAttached bool
+	CurrentlyAttached bool `json:"currently_attached"`
 	// DeviceConfig is the field device_config.
-	DeviceConfig map[string]string
+	DeviceConfig map[string]string `json:"device_config"`
 	// Host is the field host.
-	Host HostRef
+	Host HostRef `json:"host"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// SR is the field SR.
-	SR SRRef
+	SR SRRef `json:"SR"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *PBD) class() string { return "PBD" }

@@ -9,77 +9,77 @@ import (
 // PIF is a record of class PIF. A field that an older server does not send is zero.
 type PIF struct {
 	// BondMasterOf is the field bond_master_of.
-	BondMasterOf []BondRef
+	BondMasterOf []BondRef `json:"bond_master_of"`
 	// BondSlaveOf is the field bond_slave_of.
-	BondSlaveOf BondRef
+	BondSlaveOf BondRef `json:"bond_slave_of"`
 	// Capabilities is the field capabilities.
-	Capabilities []string
+	Capabilities []string `json:"capabilities"`
 	// CurrentlyAttached is the field currently_attached.
-	CurrentlyAttached bool
+	CurrentlyAttached bool `json:"currently_attached"`
 	// Device is the field device.
-	Device string
+	Device string `json:"device"`
 	// DisallowUnplug is the field disallow_unplug.
-	DisallowUnplug bool
+	DisallowUnplug bool `json:"disallow_unplug"`
 	// DNS is the field DNS.
-	DNS string
+	DNS string `json:"DNS"`
 	// Gateway is the field gateway.
-	Gateway string
+	Gateway string `json:"gateway"`
 	// Host is the field host.
-	Host HostRef
+	Host HostRef `json:"host"`
 	// IGMPSnoopingStatus is the field igmp_snooping_status.
-	IGMPSnoopingStatus PIFIGMPStatus
+	IGMPSnoopingStatus PIFIGMPStatus `json:"igmp_snooping_status"`
 	// IP is the field IP.
-	IP string
+	IP string `json:"IP"`
 	// IPConfigurationMode is the field ip_configuration_mode.
-	IPConfigurationMode IPConfigurationMode
+	IPConfigurationMode IPConfigurationMode `json:"ip_configuration_mode"`
 	// IPv6 is the field IPv6.
-	IPv6 []string
+	IPv6 []string `json:"IPv6"`
 	// IPv6ConfigurationMode is the field ipv6_configuration_mode.
-	IPv6ConfigurationMode IPv6ConfigurationMode
+	IPv6ConfigurationMode IPv6ConfigurationMode `json:"ipv6_configuration_mode"`
 	// IPv6Gateway is the field ipv6_gateway.
-	IPv6Gateway string
+	IPv6Gateway string `json:"ipv6_gateway"`
 	// MAC is the field MAC.
-	MAC string
+	MAC string `json:"MAC"`
 	// Managed is the field managed.
-	Managed bool
+	Managed bool `json:"managed"`
 	// Management is the field management.
-	Management bool
+	Management bool `json:"management"`
 	// Metrics is the field metrics.
-	Metrics PIFMetricsRef
+	Metrics PIFMetricsRef `json:"metrics"`
 	// MTU is the field MTU.
-	MTU int64
+	MTU int64 `json:"MTU"`
 	// Netmask is the field netmask.
-	Netmask string
+	Netmask string `json:"netmask"`
 	// Network is the field network.
-	Network NetworkRef
+	Network NetworkRef `json:"network"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// PCI is the field PCI.
-	PCI PCIRef
+	PCI PCIRef `json:"PCI"`
 	// Physical is the field physical.
-	Physical bool
+	Physical bool `json:"physical"`
 	// PrimaryAddressType is the field primary_address_type.
-	PrimaryAddressType PrimaryAddressType
+	PrimaryAddressType PrimaryAddressType `json:"primary_address_type"`
 	// Properties is the field properties.
-	Properties map[string]string
+	Properties map[string]string `json:"properties"`
 	// SRIOVLogicalPIFOf is the field sriov_logical_PIF_of.
-	SRIOVLogicalPIFOf []NetworkSRIOVRef
+	SRIOVLogicalPIFOf []NetworkSRIOVRef `json:"sriov_logical_PIF_of"`
 	// SRIOVPhysicalPIFOf is the field sriov_physical_PIF_of.
-	SRIOVPhysicalPIFOf []NetworkSRIOVRef
+	SRIOVPhysicalPIFOf []NetworkSRIOVRef `json:"sriov_physical_PIF_of"`
 	// TunnelAccessPIFOf is the field tunnel_access_PIF_of.
-	TunnelAccessPIFOf []TunnelRef
+	TunnelAccessPIFOf []TunnelRef `json:"tunnel_access_PIF_of"`
 	// TunnelTransportPIFOf is the field tunnel_transport_PIF_of.
-	TunnelTransportPIFOf []TunnelRef
+	TunnelTransportPIFOf []TunnelRef `json:"tunnel_transport_PIF_of"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VLAN is the field VLAN.
-	VLAN int64
+	VLAN int64 `json:"VLAN"`
 	// VLANMasterOf is the field VLAN_master_of.
-	VLANMasterOf VLANRef
+	VLANMasterOf VLANRef `json:"VLAN_master_of"`
 	// VLANSlaveOf is the field VLAN_slave_of.
-	VLANSlaveOf []VLANRef
+	VLANSlaveOf []VLANRef `json:"VLAN_slave_of"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *PIF) class() string { return "PIF" }

@@ -10,140 +10,140 @@ import (
 // Pool is a record of class pool. A field that an older server does not send is zero.
 type Pool struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []PoolAllowedOperation
+	AllowedOperations []PoolAllowedOperation `json:"allowed_operations"`
 	// AutoUpdateVMSecureBootCertificates is the field auto_update_vm_secureboot_certificates. (prototyped in the data model, since
 	// 26.16.1)
-	AutoUpdateVMSecureBootCertificates bool
+	AutoUpdateVMSecureBootCertificates bool `json:"auto_update_vm_secureboot_certificates"`
 	// Blobs is the field blobs.
-	Blobs map[string]BlobRef
+	Blobs map[string]BlobRef `json:"blobs"`
 	// ClientCertificateAuthEnabled is the field client_certificate_auth_enabled.
-	ClientCertificateAuthEnabled bool
+	ClientCertificateAuthEnabled bool `json:"client_certificate_auth_enabled"`
 	// ClientCertificateAuthName is the field client_certificate_auth_name.
-	ClientCertificateAuthName string
+	ClientCertificateAuthName string `json:"client_certificate_auth_name"`
 	// CoordinatorBias is the field coordinator_bias. (since 22.37.0)
-	CoordinatorBias bool
+	CoordinatorBias bool `json:"coordinator_bias"`
 	// CPUInfo is the field cpu_info.
-	CPUInfo map[string]string
+	CPUInfo map[string]string `json:"cpu_info"`
 	// CrashDumpSR is the field crash_dump_SR.
-	CrashDumpSR SRRef
+	CrashDumpSR SRRef `json:"crash_dump_SR"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]PoolAllowedOperation
+	CurrentOperations map[string]PoolAllowedOperation `json:"current_operations"`
 	// CustomUEFICertificates is the field custom_uefi_certificates. (prototyped in the data model, since 24.0.0)
-	CustomUEFICertificates string
+	CustomUEFICertificates string `json:"custom_uefi_certificates"`
 	// DefaultSR is the field default_SR.
-	DefaultSR SRRef
+	DefaultSR SRRef `json:"default_SR"`
 	// ExtAuthCacheEnabled is the field ext_auth_cache_enabled. (prototyped in the data model, since 24.31.0)
-	ExtAuthCacheEnabled bool
+	ExtAuthCacheEnabled bool `json:"ext_auth_cache_enabled"`
 	// ExtAuthCacheExpiry is the field ext_auth_cache_expiry. (prototyped in the data model, since 24.31.0)
-	ExtAuthCacheExpiry int64
+	ExtAuthCacheExpiry int64 `json:"ext_auth_cache_expiry"`
 	// ExtAuthCacheSize is the field ext_auth_cache_size. (prototyped in the data model, since 24.31.0)
-	ExtAuthCacheSize int64
+	ExtAuthCacheSize int64 `json:"ext_auth_cache_size"`
 	// ExtAuthMaxThreads is the field ext_auth_max_threads. (prototyped in the data model, since 23.27.0)
-	ExtAuthMaxThreads int64
+	ExtAuthMaxThreads int64 `json:"ext_auth_max_threads"`
 	// GuestAgentConfig is the field guest_agent_config.
-	GuestAgentConfig map[string]string
+	GuestAgentConfig map[string]string `json:"guest_agent_config"`
 	// GuiConfig is the field gui_config.
-	GuiConfig map[string]string
+	GuiConfig map[string]string `json:"gui_config"`
 	// HAAllowOvercommit is the field ha_allow_overcommit.
-	HAAllowOvercommit bool
+	HAAllowOvercommit bool `json:"ha_allow_overcommit"`
 	// HAClusterStack is the field ha_cluster_stack.
-	HAClusterStack string
+	HAClusterStack string `json:"ha_cluster_stack"`
 	// HAConfiguration is the field ha_configuration.
-	HAConfiguration map[string]string
+	HAConfiguration map[string]string `json:"ha_configuration"`
 	// HAEnabled is the field ha_enabled.
-	HAEnabled bool
+	HAEnabled bool `json:"ha_enabled"`
 	// HAHostFailuresToTolerate is the field ha_host_failures_to_tolerate.
-	HAHostFailuresToTolerate int64
+	HAHostFailuresToTolerate int64 `json:"ha_host_failures_to_tolerate"`
 	// HAOvercommitted is the field ha_overcommitted.
-	HAOvercommitted bool
+	HAOvercommitted bool `json:"ha_overcommitted"`
 	// HAPlanExistsFor is the field ha_plan_exists_for.
-	HAPlanExistsFor int64
+	HAPlanExistsFor int64 `json:"ha_plan_exists_for"`
 	// HARebootVMOnInternalShutdown is the field ha_reboot_vm_on_internal_shutdown. (prototyped in the data model, since 25.16.0)
-	HARebootVMOnInternalShutdown bool
+	HARebootVMOnInternalShutdown bool `json:"ha_reboot_vm_on_internal_shutdown"`
 	// HAStatefiles is the field ha_statefiles.
-	HAStatefiles []string
+	HAStatefiles []string `json:"ha_statefiles"`
 	// HealthCheckConfig is the field health_check_config.
-	HealthCheckConfig map[string]string
+	HealthCheckConfig map[string]string `json:"health_check_config"`
 	// IGMPSnoopingEnabled is the field igmp_snooping_enabled.
-	IGMPSnoopingEnabled bool
+	IGMPSnoopingEnabled bool `json:"igmp_snooping_enabled"`
 	// IsPsrPending is the field is_psr_pending.
-	IsPsrPending bool
+	IsPsrPending bool `json:"is_psr_pending"`
 	// LastUpdateSync is the field last_update_sync. (prototyped in the data model, since 23.18.0)
-	LastUpdateSync time.Time
+	LastUpdateSync time.Time `json:"last_update_sync"`
 	// LicenseServer is the field license_server. (prototyped in the data model, since 25.6.0)
-	LicenseServer map[string]string
+	LicenseServer map[string]string `json:"license_server"`
 	// LimitConsoleSessions is the field limit_console_sessions. (prototyped in the data model, since 26.1.0)
-	LimitConsoleSessions bool
+	LimitConsoleSessions bool `json:"limit_console_sessions"`
 	// LivePatchingDisabled is the field live_patching_disabled.
-	LivePatchingDisabled bool
+	LivePatchingDisabled bool `json:"live_patching_disabled"`
 	// LocalAuthMaxThreads is the field local_auth_max_threads. (prototyped in the data model, since 23.27.0)
-	LocalAuthMaxThreads int64
+	LocalAuthMaxThreads int64 `json:"local_auth_max_threads"`
 	// Master is the field master.
-	Master HostRef
+	Master HostRef `json:"master"`
 	// MetadataVDIs is the field metadata_VDIs.
-	MetadataVDIs []VDIRef
+	MetadataVDIs []VDIRef `json:"metadata_VDIs"`
 	// MigrationCompression is the field migration_compression. (prototyped in the data model, since 22.33.0)
-	MigrationCompression bool
+	MigrationCompression bool `json:"migration_compression"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// PolicyNoVendorDevice is the field policy_no_vendor_device. (deprecated in the data model)
-	PolicyNoVendorDevice bool
+	PolicyNoVendorDevice bool `json:"policy_no_vendor_device"`
 	// Recommendations is the field recommendations. (prototyped in the data model, since 24.19.1)
-	Recommendations map[string]string
+	Recommendations map[string]string `json:"recommendations"`
 	// RedoLogEnabled is the field redo_log_enabled.
-	RedoLogEnabled bool
+	RedoLogEnabled bool `json:"redo_log_enabled"`
 	// RedoLogVDI is the field redo_log_vdi.
-	RedoLogVDI VDIRef
+	RedoLogVDI VDIRef `json:"redo_log_vdi"`
 	// Repositories is the field repositories.
-	Repositories []RepositoryRef
+	Repositories []RepositoryRef `json:"repositories"`
 	// RepositoryProxyPassword is the field repository_proxy_password. (since 21.3.0)
-	RepositoryProxyPassword SecretRef
+	RepositoryProxyPassword SecretRef `json:"repository_proxy_password"`
 	// RepositoryProxyURL is the field repository_proxy_url. (since 21.3.0)
-	RepositoryProxyURL string
+	RepositoryProxyURL string `json:"repository_proxy_url"`
 	// RepositoryProxyUsername is the field repository_proxy_username. (since 21.3.0)
-	RepositoryProxyUsername string
+	RepositoryProxyUsername string `json:"repository_proxy_username"`
 	// Restrictions is the field restrictions.
-	Restrictions map[string]string
+	Restrictions map[string]string `json:"restrictions"`
 	// SuspendImageSR is the field suspend_image_SR.
-	SuspendImageSR SRRef
+	SuspendImageSR SRRef `json:"suspend_image_SR"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// TelemetryFrequency is the field telemetry_frequency. (prototyped in the data model, since 23.9.0)
-	TelemetryFrequency TelemetryFrequency
+	TelemetryFrequency TelemetryFrequency `json:"telemetry_frequency"`
 	// TelemetryNextCollection is the field telemetry_next_collection. (prototyped in the data model, since 23.9.0)
-	TelemetryNextCollection time.Time
+	TelemetryNextCollection time.Time `json:"telemetry_next_collection"`
 	// TelemetryUUID is the field telemetry_uuid. (prototyped in the data model, since 23.9.0)
-	TelemetryUUID SecretRef
+	TelemetryUUID SecretRef `json:"telemetry_uuid"`
 	// TLSVerificationEnabled is the field tls_verification_enabled.
-	TLSVerificationEnabled bool
+	TLSVerificationEnabled bool `json:"tls_verification_enabled"`
 	// UEFICertificates is the field uefi_certificates.
-	UEFICertificates string
+	UEFICertificates string `json:"uefi_certificates"`
 	// UpdateSyncDay is the field update_sync_day. (prototyped in the data model, since 23.18.0)
-	UpdateSyncDay int64
+	UpdateSyncDay int64 `json:"update_sync_day"`
 	// UpdateSyncEnabled is the field update_sync_enabled. (prototyped in the data model, since 23.18.0)
-	UpdateSyncEnabled bool
+	UpdateSyncEnabled bool `json:"update_sync_enabled"`
 	// UpdateSyncFrequency is the field update_sync_frequency. (prototyped in the data model, since 23.18.0)
-	UpdateSyncFrequency UpdateSyncFrequency
+	UpdateSyncFrequency UpdateSyncFrequency `json:"update_sync_frequency"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VMConsoleIdleTimeout is the field vm_console_idle_timeout. (prototyped in the data model, since 26.1.0)
-	VMConsoleIdleTimeout int64
+	VMConsoleIdleTimeout int64 `json:"vm_console_idle_timeout"`
 	// VSwitchController is the field vswitch_controller. (deprecated in the data model)
-	VSwitchController string
+	VSwitchController string `json:"vswitch_controller"`
 	// WLBEnabled is the field wlb_enabled.
-	WLBEnabled bool
+	WLBEnabled bool `json:"wlb_enabled"`
 	// WLBURL is the field wlb_url.
-	WLBURL string
+	WLBURL string `json:"wlb_url"`
 	// WLBUsername is the field wlb_username.
-	WLBUsername string
+	WLBUsername string `json:"wlb_username"`
 	// WLBVerifyCert is the field wlb_verify_cert. (deprecated in the data model)
-	WLBVerifyCert bool
+	WLBVerifyCert bool `json:"wlb_verify_cert"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Pool) class() string { return "pool" }

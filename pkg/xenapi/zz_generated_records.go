@@ -5,23 +5,23 @@ package xenapi
 // DataSource is a record of class data_source. A field that an older server does not send is zero.
 type DataSource struct {
 	// Enabled is the field enabled.
-	Enabled bool
+	Enabled bool `json:"enabled"`
 	// Max is the field max.
-	Max float64
+	Max float64 `json:"max"`
 	// Min is the field min.
-	Min float64
+	Min float64 `json:"min"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// Standard is the field standard.
-	Standard bool
+	Standard bool `json:"standard"`
 	// Units is the field units.
-	Units string
+	Units string `json:"units"`
 	// Value is the field value.
-	Value float64
+	Value float64 `json:"value"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *DataSource) class() string { return "data_source" }
@@ -54,17 +54,17 @@ func (r *DataSource) readField(s *scanner, name []byte) error {
 // VDINBDServerInfo is a record of class vdi_nbd_server_info. A field that an older server does not send is zero.
 type VDINBDServerInfo struct {
 	// Address is the field address.
-	Address string
+	Address string `json:"address"`
 	// Cert is the field cert.
-	Cert string
+	Cert string `json:"cert"`
 	// Exportname is the field exportname.
-	Exportname string
+	Exportname string `json:"exportname"`
 	// Port is the field port.
-	Port int64
+	Port int64 `json:"port"`
 	// Subject is the field subject.
-	Subject string
+	Subject string `json:"subject"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VDINBDServerInfo) class() string { return "vdi_nbd_server_info" }

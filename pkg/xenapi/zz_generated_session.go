@@ -10,39 +10,39 @@ import (
 // Session is a record of class session. A field that an older server does not send is zero.
 type Session struct {
 	// AuthUserName is the field auth_user_name.
-	AuthUserName string
+	AuthUserName string `json:"auth_user_name"`
 	// AuthUserSid is the field auth_user_sid.
-	AuthUserSid string
+	AuthUserSid string `json:"auth_user_sid"`
 	// ClientCertificate is the field client_certificate. (since 21.2.0)
-	ClientCertificate bool
+	ClientCertificate bool `json:"client_certificate"`
 	// IsLocalSuperuser is the field is_local_superuser.
-	IsLocalSuperuser bool
+	IsLocalSuperuser bool `json:"is_local_superuser"`
 	// LastActive is the field last_active.
-	LastActive time.Time
+	LastActive time.Time `json:"last_active"`
 	// Originator is the field originator.
-	Originator string
+	Originator string `json:"originator"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Parent is the field parent.
-	Parent SessionRef
+	Parent SessionRef `json:"parent"`
 	// Pool is the field pool.
-	Pool bool
+	Pool bool `json:"pool"`
 	// RBACPermissions is the field rbac_permissions.
-	RBACPermissions []string
+	RBACPermissions []string `json:"rbac_permissions"`
 	// Subject is the field subject.
-	Subject SubjectRef
+	Subject SubjectRef `json:"subject"`
 	// Tasks is the field tasks.
-	Tasks []TaskRef
+	Tasks []TaskRef `json:"tasks"`
 	// ThisHost is the field this_host.
-	ThisHost HostRef
+	ThisHost HostRef `json:"this_host"`
 	// ThisUser is the field this_user.
-	ThisUser UserRef
+	ThisUser UserRef `json:"this_user"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// ValidationTime is the field validation_time.
-	ValidationTime time.Time
+	ValidationTime time.Time `json:"validation_time"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Session) class() string { return "session" }

@@ -9,37 +9,37 @@ import (
 // SM is a record of class SM. A field that an older server does not send is zero.
 type SM struct {
 	// Capabilities is the field capabilities. (deprecated in the data model)
-	Capabilities []string
+	Capabilities []string `json:"capabilities"`
 	// Configuration is the field configuration.
-	Configuration map[string]string
+	Configuration map[string]string `json:"configuration"`
 	// Copyright is the field copyright.
-	Copyright string
+	Copyright string `json:"copyright"`
 	// DriverFilename is the field driver_filename.
-	DriverFilename string
+	DriverFilename string `json:"driver_filename"`
 	// Features is the field features.
-	Features map[string]int64
+	Features map[string]int64 `json:"features"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// RequiredAPIVersion is the field required_api_version.
-	RequiredAPIVersion string
+	RequiredAPIVersion string `json:"required_api_version"`
 	// RequiredClusterStack is the field required_cluster_stack.
-	RequiredClusterStack []string
+	RequiredClusterStack []string `json:"required_cluster_stack"`
 	// SupportedImageFormats is the field supported_image_formats. (prototyped in the data model, since 26.15.0)
-	SupportedImageFormats []ImageFormat
+	SupportedImageFormats []ImageFormat `json:"supported_image_formats"`
 	// Type is the field type.
-	Type string
+	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Vendor is the field vendor.
-	Vendor string
+	Vendor string `json:"vendor"`
 	// Version is the field version.
-	Version string
+	Version string `json:"version"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *SM) class() string { return "SM" }

@@ -9,49 +9,49 @@ import (
 // SR is a record of class SR. A field that an older server does not send is zero.
 type SR struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []SROperation
+	AllowedOperations []SROperation `json:"allowed_operations"`
 	// Blobs is the field blobs.
-	Blobs map[string]BlobRef
+	Blobs map[string]BlobRef `json:"blobs"`
 	// Clustered is the field clustered.
-	Clustered bool
+	Clustered bool `json:"clustered"`
 	// ContentType is the field content_type.
-	ContentType string
+	ContentType string `json:"content_type"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]SROperation
+	CurrentOperations map[string]SROperation `json:"current_operations"`
 	// IntroducedBy is the field introduced_by.
-	IntroducedBy DRTaskRef
+	IntroducedBy DRTaskRef `json:"introduced_by"`
 	// IsToolsSR is the field is_tools_sr.
-	IsToolsSR bool
+	IsToolsSR bool `json:"is_tools_sr"`
 	// LocalCacheEnabled is the field local_cache_enabled.
-	LocalCacheEnabled bool
+	LocalCacheEnabled bool `json:"local_cache_enabled"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// PBDs is the field PBDs.
-	PBDs []PBDRef
+	PBDs []PBDRef `json:"PBDs"`
 	// PhysicalSize is the field physical_size.
-	PhysicalSize int64
+	PhysicalSize int64 `json:"physical_size"`
 	// PhysicalUtilisation is the field physical_utilisation.
-	PhysicalUtilisation int64
+	PhysicalUtilisation int64 `json:"physical_utilisation"`
 	// Shared is the field shared.
-	Shared bool
+	Shared bool `json:"shared"`
 	// SMConfig is the field sm_config.
-	SMConfig map[string]string
+	SMConfig map[string]string `json:"sm_config"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// Type is the field type.
-	Type string
+	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VDIs is the field VDIs.
-	VDIs []VDIRef
+	VDIs []VDIRef `json:"VDIs"`
 	// VirtualAllocation is the field virtual_allocation.
-	VirtualAllocation int64
+	VirtualAllocation int64 `json:"virtual_allocation"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *SR) class() string { return "SR" }

@@ -10,41 +10,41 @@ import (
 // Task is a record of class task. A field that an older server does not send is zero.
 type Task struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []TaskAllowedOperation
+	AllowedOperations []TaskAllowedOperation `json:"allowed_operations"`
 	// Backtrace is the field backtrace.
-	Backtrace string
+	Backtrace string `json:"backtrace"`
 	// Created is the field created.
-	Created time.Time
+	Created time.Time `json:"created"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]TaskAllowedOperation
+	CurrentOperations map[string]TaskAllowedOperation `json:"current_operations"`
 	// ErrorInfo is the field error_info.
-	ErrorInfo []string
+	ErrorInfo []string `json:"error_info"`
 	// Finished is the field finished.
-	Finished time.Time
+	Finished time.Time `json:"finished"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Progress is the field progress.
-	Progress float64
+	Progress float64 `json:"progress"`
 	// ResidentOn is the field resident_on.
-	ResidentOn HostRef
+	ResidentOn HostRef `json:"resident_on"`
 	// Result is the field result.
-	Result string
+	Result string `json:"result"`
 	// Status is the field status.
-	Status TaskStatus
+	Status TaskStatus `json:"status"`
 	// SubtaskOf is the field subtask_of.
-	SubtaskOf TaskRef
+	SubtaskOf TaskRef `json:"subtask_of"`
 	// Subtasks is the field subtasks.
-	Subtasks []TaskRef
+	Subtasks []TaskRef `json:"subtasks"`
 	// Type is the field type.
-	Type string
+	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *Task) class() string { return "task" }

@@ -9,51 +9,51 @@ import (
 // VBD is a record of class VBD. A field that an older server does not send is zero.
 type VBD struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []VBDOperation
+	AllowedOperations []VBDOperation `json:"allowed_operations"`
 	// Bootable is the field bootable.
-	Bootable bool
+	Bootable bool `json:"bootable"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]VBDOperation
+	CurrentOperations map[string]VBDOperation `json:"current_operations"`
 	// CurrentlyAttached is the field currently_attached.
-	CurrentlyAttached bool
+	CurrentlyAttached bool `json:"currently_attached"`
 	// Device is the field device.
-	Device string
+	Device string `json:"device"`
 	// Empty is the field empty.
-	Empty bool
+	Empty bool `json:"empty"`
 	// Metrics is the field metrics. (removed in the data model)
-	Metrics VBDMetricsRef
+	Metrics VBDMetricsRef `json:"metrics"`
 	// Mode is the field mode.
-	Mode VBDMode
+	Mode VBDMode `json:"mode"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// QoSAlgorithmParams is the field qos_algorithm_params.
-	QoSAlgorithmParams map[string]string
+	QoSAlgorithmParams map[string]string `json:"qos_algorithm_params"`
 	// QoSAlgorithmType is the field qos_algorithm_type.
-	QoSAlgorithmType string
+	QoSAlgorithmType string `json:"qos_algorithm_type"`
 	// QoSSupportedAlgorithms is the field qos_supported_algorithms.
-	QoSSupportedAlgorithms []string
+	QoSSupportedAlgorithms []string `json:"qos_supported_algorithms"`
 	// RuntimeProperties is the field runtime_properties.
-	RuntimeProperties map[string]string
+	RuntimeProperties map[string]string `json:"runtime_properties"`
 	// StatusCode is the field status_code.
-	StatusCode int64
+	StatusCode int64 `json:"status_code"`
 	// StatusDetail is the field status_detail.
-	StatusDetail string
+	StatusDetail string `json:"status_detail"`
 	// StorageLock is the field storage_lock.
-	StorageLock bool
+	StorageLock bool `json:"storage_lock"`
 	// Type is the field type.
-	Type VBDType
+	Type VBDType `json:"type"`
 	// Unpluggable is the field unpluggable.
-	Unpluggable bool
+	Unpluggable bool `json:"unpluggable"`
 	// UserDevice is the field userdevice.
-	UserDevice string
+	UserDevice string `json:"userdevice"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VDI is the field VDI.
-	VDI VDIRef
+	VDI VDIRef `json:"VDI"`
 	// VM is the field VM.
-	VM VMRef
+	VM VMRef `json:"VM"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VBD) class() string { return "VBD" }

@@ -10,71 +10,71 @@ import (
 // VDI is a virtual disk. A field that an older server does not send is zero.
 type VDI struct {
 	// AllowCaching is the field allow_caching.
-	AllowCaching bool
+	AllowCaching bool `json:"allow_caching"`
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []VDIOperation
+	AllowedOperations []VDIOperation `json:"allowed_operations"`
 	// CBTEnabled is the field cbt_enabled.
-	CBTEnabled bool
+	CBTEnabled bool `json:"cbt_enabled"`
 	// CrashDumps is the field crash_dumps.
-	CrashDumps []CrashdumpRef
+	CrashDumps []CrashdumpRef `json:"crash_dumps"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]VDIOperation
+	CurrentOperations map[string]VDIOperation `json:"current_operations"`
 	// IsASnapshot is the field is_a_snapshot.
-	IsASnapshot bool
+	IsASnapshot bool `json:"is_a_snapshot"`
 	// IsToolsIso is the field is_tools_iso.
-	IsToolsIso bool
+	IsToolsIso bool `json:"is_tools_iso"`
 	// Location is the field location.
-	Location string
+	Location string `json:"location"`
 	// Managed is the field managed.
-	Managed bool
+	Managed bool `json:"managed"`
 	// MetadataLatest is the field metadata_latest.
-	MetadataLatest bool
+	MetadataLatest bool `json:"metadata_latest"`
 	// MetadataOfPool is the field metadata_of_pool.
-	MetadataOfPool PoolRef
+	MetadataOfPool PoolRef `json:"metadata_of_pool"`
 	// Missing is the field missing.
-	Missing bool
+	Missing bool `json:"missing"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// OnBoot is the field on_boot.
-	OnBoot VDIOnBoot
+	OnBoot VDIOnBoot `json:"on_boot"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Parent is the field parent. (deprecated in the data model)
-	Parent VDIRef
+	Parent VDIRef `json:"parent"`
 	// PhysicalUtilisation is the field physical_utilisation.
-	PhysicalUtilisation int64
+	PhysicalUtilisation int64 `json:"physical_utilisation"`
 	// ReadOnly is the field read_only.
-	ReadOnly bool
+	ReadOnly bool `json:"read_only"`
 	// Sharable is the field sharable.
-	Sharable bool
+	Sharable bool `json:"sharable"`
 	// SMConfig is the field sm_config.
-	SMConfig map[string]string
+	SMConfig map[string]string `json:"sm_config"`
 	// SnapshotOf is the field snapshot_of.
-	SnapshotOf VDIRef
+	SnapshotOf VDIRef `json:"snapshot_of"`
 	// SnapshotTime is the field snapshot_time.
-	SnapshotTime time.Time
+	SnapshotTime time.Time `json:"snapshot_time"`
 	// Snapshots is the field snapshots.
-	Snapshots []VDIRef
+	Snapshots []VDIRef `json:"snapshots"`
 	// SR is the field SR.
-	SR SRRef
+	SR SRRef `json:"SR"`
 	// StorageLock is the field storage_lock.
-	StorageLock bool
+	StorageLock bool `json:"storage_lock"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// Type is the field type.
-	Type VDIType
+	Type VDIType `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VBDs is the field VBDs.
-	VBDs []VBDRef
+	VBDs []VBDRef `json:"VBDs"`
 	// VirtualSize is the field virtual_size.
-	VirtualSize int64
+	VirtualSize int64 `json:"virtual_size"`
 	// XenstoreData is the field xenstore_data.
-	XenstoreData map[string]string
+	XenstoreData map[string]string `json:"xenstore_data"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VDI) class() string { return "VDI" }

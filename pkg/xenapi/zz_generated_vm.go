@@ -11,191 +11,191 @@ import (
 // server does not send is zero.
 type VM struct {
 	// ActionsAfterCrash is the field actions_after_crash.
-	ActionsAfterCrash OnCrash
+	ActionsAfterCrash OnCrash `json:"actions_after_crash"`
 	// ActionsAfterReboot is the field actions_after_reboot.
-	ActionsAfterReboot OnNormalExit
+	ActionsAfterReboot OnNormalExit `json:"actions_after_reboot"`
 	// ActionsAfterShutdown is the field actions_after_shutdown.
-	ActionsAfterShutdown OnNormalExit
+	ActionsAfterShutdown OnNormalExit `json:"actions_after_shutdown"`
 	// ActionsAfterSoftReboot is the field actions_after_softreboot. (prototyped in the data model, since 23.1.0)
-	ActionsAfterSoftReboot OnSoftReboot
+	ActionsAfterSoftReboot OnSoftReboot `json:"actions_after_softreboot"`
 	// Affinity is the field affinity.
-	Affinity HostRef
+	Affinity HostRef `json:"affinity"`
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []VMOperation
+	AllowedOperations []VMOperation `json:"allowed_operations"`
 	// Appliance is the field appliance.
-	Appliance VMApplianceRef
+	Appliance VMApplianceRef `json:"appliance"`
 	// AttachedPCIs is the field attached_PCIs.
-	AttachedPCIs []PCIRef
+	AttachedPCIs []PCIRef `json:"attached_PCIs"`
 	// BIOSStrings is the field bios_strings.
-	BIOSStrings map[string]string
+	BIOSStrings map[string]string `json:"bios_strings"`
 	// Blobs is the field blobs.
-	Blobs map[string]BlobRef
+	Blobs map[string]BlobRef `json:"blobs"`
 	// BlockedOperations is the field blocked_operations.
-	BlockedOperations map[VMOperation]string
+	BlockedOperations map[VMOperation]string `json:"blocked_operations"`
 	// Children is the field children.
-	Children []VMRef
+	Children []VMRef `json:"children"`
 	// Consoles is the field consoles.
-	Consoles []ConsoleRef
+	Consoles []ConsoleRef `json:"consoles"`
 	// CrashDumps is the field crash_dumps.
-	CrashDumps []CrashdumpRef
+	CrashDumps []CrashdumpRef `json:"crash_dumps"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]VMOperation
+	CurrentOperations map[string]VMOperation `json:"current_operations"`
 	// DomainType is the field domain_type.
-	DomainType DomainType
+	DomainType DomainType `json:"domain_type"`
 	// DomArch is the field domarch.
-	DomArch string
+	DomArch string `json:"domarch"`
 	// DomID is the field domid.
-	DomID int64
+	DomID int64 `json:"domid"`
 	// GenerationID is the field generation_id.
-	GenerationID string
+	GenerationID string `json:"generation_id"`
 	// Groups is the field groups. (prototyped in the data model, since 24.19.1)
-	Groups []VMGroupRef
+	Groups []VMGroupRef `json:"groups"`
 	// GuestMetrics is the field guest_metrics.
-	GuestMetrics VMGuestMetricsRef
+	GuestMetrics VMGuestMetricsRef `json:"guest_metrics"`
 	// HAAlwaysRun is the field ha_always_run. (deprecated in the data model)
-	HAAlwaysRun bool
+	HAAlwaysRun bool `json:"ha_always_run"`
 	// HARestartPriority is the field ha_restart_priority.
-	HARestartPriority string
+	HARestartPriority string `json:"ha_restart_priority"`
 	// HardwarePlatformVersion is the field hardware_platform_version.
-	HardwarePlatformVersion int64
+	HardwarePlatformVersion int64 `json:"hardware_platform_version"`
 	// HasVendorDevice is the field has_vendor_device.
-	HasVendorDevice bool
+	HasVendorDevice bool `json:"has_vendor_device"`
 	// HVMBootParams is the field HVM_boot_params.
-	HVMBootParams map[string]string
+	HVMBootParams map[string]string `json:"HVM_boot_params"`
 	// HVMBootPolicy is the field HVM_boot_policy. (deprecated in the data model)
-	HVMBootPolicy string
+	HVMBootPolicy string `json:"HVM_boot_policy"`
 	// HVMShadowMultiplier is the field HVM_shadow_multiplier.
-	HVMShadowMultiplier float64
+	HVMShadowMultiplier float64 `json:"HVM_shadow_multiplier"`
 	// IsASnapshot is the field is_a_snapshot.
-	IsASnapshot bool
+	IsASnapshot bool `json:"is_a_snapshot"`
 	// IsATemplate is the field is_a_template.
-	IsATemplate bool
+	IsATemplate bool `json:"is_a_template"`
 	// IsControlDomain is the field is_control_domain.
-	IsControlDomain bool
+	IsControlDomain bool `json:"is_control_domain"`
 	// IsDefaultTemplate is the field is_default_template.
-	IsDefaultTemplate bool
+	IsDefaultTemplate bool `json:"is_default_template"`
 	// IsSnapshotFromVMPP is the field is_snapshot_from_vmpp. (removed in the data model)
-	IsSnapshotFromVMPP bool
+	IsSnapshotFromVMPP bool `json:"is_snapshot_from_vmpp"`
 	// IsVMSSSnapshot is the field is_vmss_snapshot.
-	IsVMSSSnapshot bool
+	IsVMSSSnapshot bool `json:"is_vmss_snapshot"`
 	// LastBootCPUFlags is the field last_boot_CPU_flags.
-	LastBootCPUFlags map[string]string
+	LastBootCPUFlags map[string]string `json:"last_boot_CPU_flags"`
 	// LastBootedRecord is the field last_booted_record.
-	LastBootedRecord string
+	LastBootedRecord string `json:"last_booted_record"`
 	// MemoryDynamicMax is the field memory_dynamic_max.
-	MemoryDynamicMax int64
+	MemoryDynamicMax int64 `json:"memory_dynamic_max"`
 	// MemoryDynamicMin is the field memory_dynamic_min.
-	MemoryDynamicMin int64
+	MemoryDynamicMin int64 `json:"memory_dynamic_min"`
 	// MemoryOverhead is the field memory_overhead.
-	MemoryOverhead int64
+	MemoryOverhead int64 `json:"memory_overhead"`
 	// MemoryStaticMax is the field memory_static_max.
-	MemoryStaticMax int64
+	MemoryStaticMax int64 `json:"memory_static_max"`
 	// MemoryStaticMin is the field memory_static_min.
-	MemoryStaticMin int64
+	MemoryStaticMin int64 `json:"memory_static_min"`
 	// MemoryTarget is the field memory_target. (deprecated in the data model)
-	MemoryTarget int64
+	MemoryTarget int64 `json:"memory_target"`
 	// Metrics is the field metrics.
-	Metrics VMMetricsRef
+	Metrics VMMetricsRef `json:"metrics"`
 	// NameDescription is the field name_description.
-	NameDescription string
+	NameDescription string `json:"name_description"`
 	// NameLabel is the field name_label.
-	NameLabel string
+	NameLabel string `json:"name_label"`
 	// NVRAM is the field NVRAM.
-	NVRAM map[string]string
+	NVRAM map[string]string `json:"NVRAM"`
 	// Order is the field order.
-	Order int64
+	Order int64 `json:"order"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// Parent is the field parent.
-	Parent VMRef
+	Parent VMRef `json:"parent"`
 	// PCIBus is the field PCI_bus. (deprecated in the data model)
-	PCIBus string
+	PCIBus string `json:"PCI_bus"`
 	// PendingGuidances is the field pending_guidances.
-	PendingGuidances []UpdateGuidance
+	PendingGuidances []UpdateGuidance `json:"pending_guidances"`
 	// PendingGuidancesFull is the field pending_guidances_full. (prototyped in the data model, since 24.10.0)
-	PendingGuidancesFull []UpdateGuidance
+	PendingGuidancesFull []UpdateGuidance `json:"pending_guidances_full"`
 	// PendingGuidancesRecommended is the field pending_guidances_recommended. (prototyped in the data model, since 24.10.0)
-	PendingGuidancesRecommended []UpdateGuidance
+	PendingGuidancesRecommended []UpdateGuidance `json:"pending_guidances_recommended"`
 	// Platform is the field platform.
-	Platform map[string]string
+	Platform map[string]string `json:"platform"`
 	// PowerState is the field power_state.
-	PowerState VMPowerState
+	PowerState VMPowerState `json:"power_state"`
 	// ProtectionPolicy is the field protection_policy. (deprecated in the data model)
-	ProtectionPolicy VMPPRef
+	ProtectionPolicy VMPPRef `json:"protection_policy"`
 	// PVArgs is the field PV_args.
-	PVArgs string
+	PVArgs string `json:"PV_args"`
 	// PVBootloader is the field PV_bootloader.
-	PVBootloader string
+	PVBootloader string `json:"PV_bootloader"`
 	// PVBootloaderArgs is the field PV_bootloader_args.
-	PVBootloaderArgs string
+	PVBootloaderArgs string `json:"PV_bootloader_args"`
 	// PVKernel is the field PV_kernel.
-	PVKernel string
+	PVKernel string `json:"PV_kernel"`
 	// PVLegacyArgs is the field PV_legacy_args.
-	PVLegacyArgs string
+	PVLegacyArgs string `json:"PV_legacy_args"`
 	// PVRamdisk is the field PV_ramdisk.
-	PVRamdisk string
+	PVRamdisk string `json:"PV_ramdisk"`
 	// Recommendations is the field recommendations.
-	Recommendations string
+	Recommendations string `json:"recommendations"`
 	// ReferenceLabel is the field reference_label.
-	ReferenceLabel string
+	ReferenceLabel string `json:"reference_label"`
 	// RequiresReboot is the field requires_reboot.
-	RequiresReboot bool
+	RequiresReboot bool `json:"requires_reboot"`
 	// ResidentOn is the field resident_on.
-	ResidentOn HostRef
+	ResidentOn HostRef `json:"resident_on"`
 	// ScheduledToBeResidentOn is the field scheduled_to_be_resident_on.
-	ScheduledToBeResidentOn HostRef
+	ScheduledToBeResidentOn HostRef `json:"scheduled_to_be_resident_on"`
 	// SecureBootCertificatesState is the field secureboot_certificates_state. (prototyped in the data model, since 26.14.0)
-	SecureBootCertificatesState VMSecureBootCertificatesState
+	SecureBootCertificatesState VMSecureBootCertificatesState `json:"secureboot_certificates_state"`
 	// ShutdownDelay is the field shutdown_delay.
-	ShutdownDelay int64
+	ShutdownDelay int64 `json:"shutdown_delay"`
 	// SnapshotInfo is the field snapshot_info.
-	SnapshotInfo map[string]string
+	SnapshotInfo map[string]string `json:"snapshot_info"`
 	// SnapshotMetadata is the field snapshot_metadata.
-	SnapshotMetadata string
+	SnapshotMetadata string `json:"snapshot_metadata"`
 	// SnapshotOf is the field snapshot_of.
-	SnapshotOf VMRef
+	SnapshotOf VMRef `json:"snapshot_of"`
 	// SnapshotSchedule is the field snapshot_schedule.
-	SnapshotSchedule VMSSRef
+	SnapshotSchedule VMSSRef `json:"snapshot_schedule"`
 	// SnapshotTime is the field snapshot_time.
-	SnapshotTime time.Time
+	SnapshotTime time.Time `json:"snapshot_time"`
 	// Snapshots is the field snapshots.
-	Snapshots []VMRef
+	Snapshots []VMRef `json:"snapshots"`
 	// StartDelay is the field start_delay.
-	StartDelay int64
+	StartDelay int64 `json:"start_delay"`
 	// SuspendSR is the field suspend_SR.
-	SuspendSR SRRef
+	SuspendSR SRRef `json:"suspend_SR"`
 	// SuspendVDI is the field suspend_VDI.
-	SuspendVDI VDIRef
+	SuspendVDI VDIRef `json:"suspend_VDI"`
 	// Tags is the field tags.
-	Tags []string
+	Tags []string `json:"tags"`
 	// TransportableSnapshotID is the field transportable_snapshot_id.
-	TransportableSnapshotID string
+	TransportableSnapshotID string `json:"transportable_snapshot_id"`
 	// UserVersion is the field user_version.
-	UserVersion int64
+	UserVersion int64 `json:"user_version"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VBDs is the field VBDs.
-	VBDs []VBDRef
+	VBDs []VBDRef `json:"VBDs"`
 	// VCPUsAtStartup is the field VCPUs_at_startup.
-	VCPUsAtStartup int64
+	VCPUsAtStartup int64 `json:"VCPUs_at_startup"`
 	// VCPUsMax is the field VCPUs_max.
-	VCPUsMax int64
+	VCPUsMax int64 `json:"VCPUs_max"`
 	// VCPUsParams is the field VCPUs_params.
-	VCPUsParams map[string]string
+	VCPUsParams map[string]string `json:"VCPUs_params"`
 	// Version is the field version.
-	Version int64
+	Version int64 `json:"version"`
 	// VGPUs is the field VGPUs.
-	VGPUs []VGPURef
+	VGPUs []VGPURef `json:"VGPUs"`
 	// VIFs is the field VIFs.
-	VIFs []VIFRef
+	VIFs []VIFRef `json:"VIFs"`
 	// VTPMs is the field VTPMs.
-	VTPMs []VTPMRef
+	VTPMs []VTPMRef `json:"VTPMs"`
 	// VUSBs is the field VUSBs.
-	VUSBs []VUSBRef
+	VUSBs []VUSBRef `json:"VUSBs"`
 	// XenstoreData is the field xenstore_data.
-	XenstoreData map[string]string
+	XenstoreData map[string]string `json:"xenstore_data"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VM) class() string { return "VM" }

@@ -10,39 +10,39 @@ import (
 // VMGuestMetrics is a record of class VM_guest_metrics. A field that an older server does not send is zero.
 type VMGuestMetrics struct {
 	// CanUseHotplugVBD is the field can_use_hotplug_vbd.
-	CanUseHotplugVBD Tristate
+	CanUseHotplugVBD Tristate `json:"can_use_hotplug_vbd"`
 	// CanUseHotplugVIF is the field can_use_hotplug_vif.
-	CanUseHotplugVIF Tristate
+	CanUseHotplugVIF Tristate `json:"can_use_hotplug_vif"`
 	// Disks is the field disks. (removed in the data model)
-	Disks map[string]string
+	Disks map[string]string `json:"disks"`
 	// LastUpdated is the field last_updated.
-	LastUpdated time.Time
+	LastUpdated time.Time `json:"last_updated"`
 	// Live is the field live.
-	Live bool
+	Live bool `json:"live"`
 	// Memory is the field memory. (removed in the data model)
-	Memory map[string]string
+	Memory map[string]string `json:"memory"`
 	// NetbiosName is the field netbios_name. (prototyped in the data model, since 24.28.0)
-	NetbiosName map[string]string
+	NetbiosName map[string]string `json:"netbios_name"`
 	// Networks is the field networks.
-	Networks map[string]string
+	Networks map[string]string `json:"networks"`
 	// OSVersion is the field os_version.
-	OSVersion map[string]string
+	OSVersion map[string]string `json:"os_version"`
 	// Other is the field other.
-	Other map[string]string
+	Other map[string]string `json:"other"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// PVDriversDetected is the field PV_drivers_detected.
-	PVDriversDetected bool
+	PVDriversDetected bool `json:"PV_drivers_detected"`
 	// PVDriversUpToDate is the field PV_drivers_up_to_date. (deprecated in the data model)
-	PVDriversUpToDate bool
+	PVDriversUpToDate bool `json:"PV_drivers_up_to_date"`
 	// PVDriversVersion is the field PV_drivers_version.
-	PVDriversVersion map[string]string
+	PVDriversVersion map[string]string `json:"PV_drivers_version"`
 	// Services is the field services. (prototyped in the data model, since 25.15.0)
-	Services map[string]string
+	Services map[string]string `json:"services"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VMGuestMetrics) class() string { return "VM_guest_metrics" }

@@ -10,45 +10,45 @@ import (
 // VMMetrics is a record of class VM_metrics. A field that an older server does not send is zero.
 type VMMetrics struct {
 	// CurrentDomainType is the field current_domain_type.
-	CurrentDomainType DomainType
+	CurrentDomainType DomainType `json:"current_domain_type"`
 	// HVM is the field hvm.
-	HVM bool
+	HVM bool `json:"hvm"`
 	// InstallTime is the field install_time.
-	InstallTime time.Time
+	InstallTime time.Time `json:"install_time"`
 	// LastUpdated is the field last_updated.
-	LastUpdated time.Time
+	LastUpdated time.Time `json:"last_updated"`
 	// MemoryActual is the field memory_actual.
-	MemoryActual int64
+	MemoryActual int64 `json:"memory_actual"`
 	// NestedVirt is the field nested_virt.
-	NestedVirt bool
+	NestedVirt bool `json:"nested_virt"`
 	// Nomigrate is the field nomigrate.
-	Nomigrate bool
+	Nomigrate bool `json:"nomigrate"`
 	// NUMANodeMemory is the field numa_node_memory. (prototyped in the data model, since 26.2.0)
-	NUMANodeMemory map[int64]int64
+	NUMANodeMemory map[int64]int64 `json:"numa_node_memory"`
 	// NUMANodes is the field numa_nodes. (prototyped in the data model, since 26.2.0)
-	NUMANodes int64
+	NUMANodes int64 `json:"numa_nodes"`
 	// NUMAOptimised is the field numa_optimised. (prototyped in the data model, since 26.2.0)
-	NUMAOptimised bool
+	NUMAOptimised bool `json:"numa_optimised"`
 	// OtherConfig is the field other_config.
-	OtherConfig map[string]string
+	OtherConfig map[string]string `json:"other_config"`
 	// StartTime is the field start_time.
-	StartTime time.Time
+	StartTime time.Time `json:"start_time"`
 	// State is the field state.
-	State []string
+	State []string `json:"state"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VCPUsCPU is the field VCPUs_CPU.
-	VCPUsCPU map[int64]int64
+	VCPUsCPU map[int64]int64 `json:"VCPUs_CPU"`
 	// VCPUsFlags is the field VCPUs_flags.
-	VCPUsFlags map[int64][]string
+	VCPUsFlags map[int64][]string `json:"VCPUs_flags"`
 	// VCPUsNumber is the field VCPUs_number.
-	VCPUsNumber int64
+	VCPUsNumber int64 `json:"VCPUs_number"`
 	// VCPUsParams is the field VCPUs_params.
-	VCPUsParams map[string]string
+	VCPUsParams map[string]string `json:"VCPUs_params"`
 	// VCPUsUtilisation is the field VCPUs_utilisation. (removed in the data model)
-	VCPUsUtilisation map[int64]float64
+	VCPUsUtilisation map[int64]float64 `json:"VCPUs_utilisation"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VMMetrics) class() string { return "VM_metrics" }

@@ -9,23 +9,23 @@ import (
 // VTPM is a record of class VTPM. A field that an older server does not send is zero.
 type VTPM struct {
 	// AllowedOperations is the field allowed_operations.
-	AllowedOperations []VTPMOperation
+	AllowedOperations []VTPMOperation `json:"allowed_operations"`
 	// Backend is the field backend.
-	Backend VMRef
+	Backend VMRef `json:"backend"`
 	// CurrentOperations is the field current_operations.
-	CurrentOperations map[string]VTPMOperation
+	CurrentOperations map[string]VTPMOperation `json:"current_operations"`
 	// IsProtected is the field is_protected. (prototyped in the data model, since 22.26.0)
-	IsProtected bool
+	IsProtected bool `json:"is_protected"`
 	// IsUnique is the field is_unique. (prototyped in the data model, since 22.26.0)
-	IsUnique bool
+	IsUnique bool `json:"is_unique"`
 	// PersistenceBackend is the field persistence_backend. (prototyped in the data model, since 22.26.0)
-	PersistenceBackend PersistenceBackend
+	PersistenceBackend PersistenceBackend `json:"persistence_backend"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
-	UUID string
+	UUID string `json:"uuid"`
 	// VM is the field VM.
-	VM VMRef
+	VM VMRef `json:"VM"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
-	Extra map[string]Value
+	Extra map[string]Value `json:"-"`
 }
 
 func (r *VTPM) class() string { return "VTPM" }
