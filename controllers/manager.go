@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -169,6 +170,7 @@ func (s *shared) register() error {
 	for kind, setup := range map[string]func(*shared) error{
 		"XenPool":     setupPool,
 		"XenFlavor":   setupFlavor,
+		"XenImage":    setupImages,
 		"XenInstance": setupInstance,
 		"XenConsole":  setupConsole,
 	} {
@@ -215,7 +217,8 @@ func (everyReplica) NeedLeaderElection() bool { return false }
 
 // namespaceLabels reads the labels by which grants select a namespace.
 func namespaceLabels(ctx context.Context, reader client.Reader, name string) (map[string]string, error) {
-	var namespace corev1.Namespace
+	var namespace metav1.PartialObjectMetadata
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	if err := reader.Get(ctx, client.ObjectKey{Name: name}, &namespace); err != nil {
 		return nil, fmt.Errorf("read namespace %s: %w", name, err)
 	}
