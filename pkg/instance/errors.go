@@ -1,8 +1,10 @@
 package instance
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,7 +54,7 @@ var stepMessages = map[string]string{
 }
 
 // failed turns an act's error into what the pass ends in: whether it is tried again, how soon, and what the user reads.
-func failed(r *Run, step string, err error) reconcile.Outcome {
+func failed(ctx context.Context, r *Run, step string, err error) reconcile.Outcome {
 	var problem *Problem
 	switch {
 	case errors.As(err, &problem):
@@ -75,9 +77,9 @@ func failed(r *Run, step string, err error) reconcile.Outcome {
 	case isAny(err, xenapi.ErrSRFull, xenapi.ErrSRBackendNoSpace):
 		return reconcile.Retry(v1alpha1.ReasonInsufficientStorage, explained(err, "the storage repository is full; free some space or name another"))
 	case errors.Is(err, xenapi.ErrHostNotEnoughFreeMemory):
-		return reconcile.Retry(v1alpha1.ReasonInsufficientMemory, explained(err, r.memoryText()))
+		return reconcile.Retry(v1alpha1.ReasonInsufficientMemory, explained(err, memoryText(err)))
 	case isAny(err, xenapi.ErrNoHostsAvailable, xenapi.ErrHostDisabled, xenapi.ErrVMRequiresSR, xenapi.ErrVMRequiresNetwork):
-		return noHost(r, err)
+		return noHost(ctx, r, err)
 	case errors.Is(err, xenapi.ErrVDIInUse):
 		return reconcile.Retry(v1alpha1.ReasonDeviceInUse, explained(err, "another VM has one of the disks"))
 	}
@@ -87,50 +89,43 @@ func failed(r *Run, step string, err error) reconcile.Outcome {
 // explained adds what the user can do to an error.
 func explained(err error, hint string) error { return fmt.Errorf("%w (%s)", err, hint) }
 
-// noHost says why no host would start the VM: NO_HOSTS_AVAILABLE itself gives no reason, the hosts' figures do.
-func noHost(r *Run, err error) reconcile.Outcome {
-	if r.VM != nil && r.shortOfMemory() {
-		return reconcile.Retry(v1alpha1.ReasonInsufficientMemory, explained(err, r.memoryText()))
-	}
-	var disabled []string
-	for _, host := range r.Hosts {
-		if !host.Enabled {
-			disabled = append(disabled, host.Name)
+// maxAsked is how many hosts are asked why they would not run a VM.
+const maxAsked = 4
+
+// noHost says why no host would start the VM. NO_HOSTS_AVAILABLE gives no reason, so the hosts are asked one by one: that
+// costs calls, but only when something is wrong.
+func noHost(ctx context.Context, r *Run, err error) reconcile.Outcome {
+	reason := v1alpha1.ReasonNoHostAvailable
+	var why []string
+	for _, host := range r.Hosts[:min(len(r.Hosts), maxAsked)] {
+		refusal := r.Client.VM.AssertCanBootHere(ctx, r.VM.Ref, host.Ref)
+		switch {
+		case refusal == nil:
+			why = append(why, host.Name+": could now")
+		case errors.Is(refusal, xenapi.ErrHostNotEnoughFreeMemory):
+			reason = v1alpha1.ReasonInsufficientMemory
+			why = append(why, host.Name+": "+memoryText(refusal))
+		case errors.Is(refusal, xenapi.ErrHostDisabled):
+			why = append(why, host.Name+": disabled")
+		case xenapi.CodeOf(refusal) != "":
+			why = append(why, host.Name+": "+string(xenapi.CodeOf(refusal)))
 		}
 	}
-	hint := "no host can run the VM: see that its storage repositories and networks are connected there"
-	if len(disabled) > 0 {
-		hint = "disabled hosts: " + strings.Join(disabled, ", ")
-	}
-	return reconcile.Retry(v1alpha1.ReasonNoHostAvailable, explained(err, hint))
+	return reconcile.Retry(reason, explained(err, strings.Join(why, "; ")))
 }
 
-// shortOfMemory reports whether no enabled host has the memory free.
-func (f *Facts) shortOfMemory() bool {
-	for _, host := range f.Hosts {
-		if host.Enabled && host.MemoryFree >= f.VM.Size.Memory {
-			return false
-		}
+// memoryText gives the figures of HOST_NOT_ENOUGH_FREE_MEMORY, which are bytes: needed, available.
+func memoryText(err error) string {
+	var refusal *xenapi.Error
+	if !errors.As(err, &refusal) {
+		return ""
 	}
-	return len(f.Hosts) > 0
-}
-
-// memoryText says how much memory is needed and where most is free.
-func (f *Facts) memoryText() string {
-	var most Host
-	for _, host := range f.Hosts {
-		if host.Enabled && host.MemoryFree >= most.MemoryFree {
-			most = host
-		}
+	needed, errNeeded := strconv.ParseInt(refusal.Param(0), 10, 64)
+	available, errAvailable := strconv.ParseInt(refusal.Param(1), 10, 64)
+	if errNeeded != nil || errAvailable != nil {
+		return "not enough free memory"
 	}
-	need := int64(0)
-	if f.VM != nil {
-		need = f.VM.Size.Memory
-	}
-	if most.Name == "" {
-		return fmt.Sprintf("needed %s, and no host is enabled", bytesText(need))
-	}
-	return fmt.Sprintf("needed %s, available %s on %s", bytesText(need), bytesText(most.MemoryFree), most.Name)
+	return fmt.Sprintf("needed %s of memory, available %s", bytesText(needed), bytesText(available))
 }
 
 // asksGuest reports whether a step depends on the guest's cooperation.

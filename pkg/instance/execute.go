@@ -142,7 +142,7 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "waiting until "+operation+" of the VM is over").After(recheckAfter)
 	}
 	if err := r.ClaimWriter(ctx); err != nil {
-		return failed(r, step.Name, err)
+		return failed(ctx, r, step.Name, err)
 	}
 	if step.Long && !r.Tasks.Reserve() {
 		return reconcile.Wait(v1alpha1.ReasonProgressing, "waiting for a free task on the pool")
@@ -166,7 +166,7 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 		e.set(r.Me.Key, &flight{step: step.Name, since: began, unknown: true})
 		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 	default:
-		return failed(r, step.Name, err)
+		return failed(ctx, r, step.Name, err)
 	}
 }
 
@@ -246,7 +246,7 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "tidy up after %s", current.step)), true
 	}
 	if state.Err != nil {
-		return failed(r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
+		return failed(ctx, r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
 	}
 	if len(plan.Steps) > 0 && plan.Steps[0].Name == current.step {
 		// The facts of this pass are from before the task's end.
