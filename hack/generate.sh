@@ -9,11 +9,13 @@ controller_gen() { go tool -modfile=hack/tools/go.mod controller-gen "$@"; }
 # generate writes everything below the directory $1.
 generate() {
 	local out=$1
-	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/docs"
+	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/config/gateway" "$out/docs"
 	controller_gen object paths=./api/v1alpha1 output:object:dir="$out/api/v1alpha1"
 	controller_gen crd paths=./api/v1alpha1 output:crd:dir="$out/config/crd/bases"
 	controller_gen rbac:roleName=kubexen-manager,fileName=manager_role.yaml paths=./controllers/... \
 		output:rbac:dir="$out/config/rbac"
+	controller_gen rbac:roleName=kubexen-gateway,fileName=gateway_role.yaml paths=./pkg/gateway/... \
+		output:rbac:dir="$out/config/gateway"
 	go run ./hack/apidocs -crds "$out/config/crd/bases" -reasons api/v1alpha1/conditions.go -out "$out/docs/api.md"
 }
 

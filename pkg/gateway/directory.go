@@ -14,6 +14,11 @@ import (
 	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
+// +kubebuilder:rbac:groups=kubexen.io,resources=xenconsoles;xeninstances;xenpools,verbs=get;list;watch
+// +kubebuilder:rbac:groups=kubexen.io,resources=xenconsoles/status,verbs=patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",namespace=kubexen-system,resources=secrets,verbs=get
+
 // digestField is the field index by which a token's console is found without looking at the others.
 const digestField = "status.tokenSHA256"
 
