@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/blockstore"
+	"github.com/kubexen/kubexen/pkg/xensim/internal/classes"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/datamodel"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/httpd"
@@ -51,6 +52,7 @@ type Pool struct {
 
 	options   Options
 	disks     *blockstore.Store // the bytes of VDIs, by uuid
+	world     *classes.World    // what VMs, disks and devices do
 	temporary bool              // the data directory is ours to remove
 	tls       *authority
 	hosts     map[string]*hostServer // by host reference
@@ -401,8 +403,8 @@ func (p *Pool) SetCoordinator(host string) error {
 	return nil
 }
 
-// KillHost lets a host die: its connections break, nobody listens there, and the pool finds it dead after the
-// heartbeat's patience.
+// KillHost lets a host die: its connections break, nobody listens there, and the pool finds it dead when its patience
+// with the host's silence ends.
 func (p *Pool) KillHost(host string) error {
 	p.Lock()
 	defer p.Unlock()
@@ -410,13 +412,36 @@ func (p *Pool) KillHost(host string) error {
 	if err != nil {
 		return err
 	}
-	if h := p.hosts[ref]; h != nil {
-		_ = h.listener.Close()
-		go h.server.DropConnections()
-	}
+	p.silence(ref)
 	p.After(hostPatience, func() {
 		p.Set("host_metrics", p.DB().Get("host", ref).Str("metrics"), db.Fields{"live": false})
 	})
+	return nil
+}
+
+// silence takes a host off the network; the pool must be locked.
+func (p *Pool) silence(ref string) {
+	if h := p.hosts[ref]; h != nil {
+		_ = h.listener.Close()
+		h.server.DropConnections()
+	}
+}
+
+// revive puts a host that was silenced back on the network; the pool must be locked.
+func (p *Pool) revive(ref string) error {
+	h := p.hosts[ref]
+	if h == nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(h.address, strconv.Itoa(p.port)))
+	if err != nil {
+		return fmt.Errorf("listen for a host: %w", err)
+	}
+	h.listener = l
+	if !p.options.HTTP {
+		l = p.tls.wrap(l)
+	}
+	go h.server.Serve(l)
 	return nil
 }
 

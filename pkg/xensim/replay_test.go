@@ -160,10 +160,28 @@ func readList(t *testing.T, path string) map[int]string {
 }
 
 func (r *replayer) group(t *testing.T, name string, exchanges []*exchange, listed, excused map[int]string) {
+	found := map[int][]string{}
+	for i, e := range exchanges {
+		differences, parked := r.replay(e, exchanges[i+1:])
+		if !parked {
+			found[e.Number] = differences
+		}
+		r.collect(found, 2*time.Second)
+	}
+	r.collect(found, 5*time.Second)
+	for _, p := range r.parked {
+		found[p.exchange.Number] = []string{"no answer"}
+	}
+	r.parked = nil
+	judge(t, name, exchanges, found, listed, excused)
+}
+
+// judge holds the differences that were found against the lists.
+func judge(t *testing.T, name string, exchanges []*exchange, found map[int][]string, listed, excused map[int]string) {
 	var report strings.Builder
 	compared, differing, withheld, unlike := 0, 0, 0, 0
-	for i, e := range exchanges {
-		differences := r.replay(e, exchanges[i+1:])
+	for _, e := range exchanges {
+		differences := found[e.Number]
 		_, isListed := listed[e.Number]
 		_, isExcused := excused[e.Number]
 		switch {
@@ -209,11 +227,19 @@ type replayer struct {
 	ids     *mapping
 	task    string // of an Async call, by the recording's name, until it was seen
 	archive string // the XVA that the server exported last
+	parked  []*parked
 }
 
-// replay sends one request and gives the differences between the answers.
-func (r *replayer) replay(e *exchange, next []*exchange) []string {
+// replay sends one request and gives the differences between the answers, or says that the request blocks.
+func (r *replayer) replay(e *exchange, next []*exchange) ([]string, bool) {
 	r.settle(e)
+	if _, blocks := blocking[e.method()]; blocks {
+		answer := r.park(e)
+		if answer == nil {
+			return nil, true
+		}
+		return r.judgeReply(e, r.ids, answer), false
+	}
 	deadline := time.Now().Add(2 * time.Second)
 	for {
 		trial := r.ids.clone()
@@ -224,7 +250,7 @@ func (r *replayer) replay(e *exchange, next []*exchange) []string {
 		if len(differences) == 0 || !busy || !repeatable(e) || time.Now().After(deadline) {
 			r.ids = trial
 			r.noteTask(e, next)
-			return differences
+			return differences, false
 		}
 		select {
 		case <-changed:
@@ -285,35 +311,39 @@ func (r *replayer) once(e *exchange, ids *mapping) []string {
 	if e.Request.Raw != "" {
 		return r.onceRaw(e, ids)
 	}
-	status, headers, body, err := r.send(e, ids)
+	return r.judgeReply(e, ids, r.send(e, ids))
+}
+
+// judgeReply compares an answer with the recorded one.
+func (r *replayer) judgeReply(e *exchange, ids *mapping, got *reply) []string {
 	if e.Response.Withheld {
 		return nil
 	}
 	if e.Response.Error != "" {
 		return nil // whether the answer gets through before the connection breaks is chance; the task that follows counts
 	}
-	if err != nil {
-		return []string{"no answer: " + err.Error()}
+	if got.err != nil {
+		return []string{"no answer: " + got.err.Error()}
 	}
-	if strings.HasPrefix(e.Request.Path, "/export?") && status == http.StatusOK {
-		r.archive = body
+	if strings.HasPrefix(e.Request.Path, "/export?") && got.status == http.StatusOK {
+		r.archive = got.body
 	}
-	if status != e.Response.Status {
-		return []string{fmt.Sprintf("status: recorded %d, actual %d: %.200s", e.Response.Status, status, body)}
+	if got.status != e.Response.Status {
+		return []string{fmt.Sprintf("status: recorded %d, actual %d: %.200s", e.Response.Status, got.status, got.body)}
 	}
 	c := &comparison{ids: ids}
-	c.headers(e.Response.Headers, headers)
+	c.headers(e.Response.Headers, got.headers)
 	recorded := ""
 	if e.Response.Body != nil {
 		recorded = *e.Response.Body
 	}
-	c.bodies(e, recorded, body)
+	c.bodies(e, recorded, got.body)
 	return c.found
 }
 
 var transport = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 4}
 
-func (r *replayer) send(e *exchange, ids *mapping) (int, http.Header, string, error) {
+func (r *replayer) send(e *exchange, ids *mapping) *reply {
 	var body io.Reader = http.NoBody
 	if e.Request.Body != nil {
 		body = strings.NewReader(requestBody(e, ids))
@@ -322,7 +352,7 @@ func (r *replayer) send(e *exchange, ids *mapping) (int, http.Header, string, er
 	}
 	request, err := http.NewRequest(e.Request.Method, "http://"+r.address, body)
 	if err != nil {
-		return 0, nil, "", err
+		return &reply{err: err}
 	}
 	request.URL.Opaque = ids.actual(e.Request.Path)
 	for name, value := range e.Request.Headers {
@@ -332,11 +362,11 @@ func (r *replayer) send(e *exchange, ids *mapping) (int, http.Header, string, er
 	}
 	answer, err := (&http.Client{Transport: transport, Timeout: 12 * time.Second}).Do(request)
 	if err != nil {
-		return 0, nil, "", err
+		return &reply{err: err}
 	}
 	defer answer.Body.Close()
 	content, err := io.ReadAll(answer.Body)
-	return answer.StatusCode, answer.Header, string(content), err
+	return &reply{answer.StatusCode, answer.Header, string(content), err}
 }
 
 // lostBody gives the body of a request during which the recorder's connection broke, so that it is not on record: an import

@@ -24,7 +24,7 @@ const (
 func registerEvents(p *Pool) {
 	p.Handle("event.from", eventFrom)
 	p.Handle("event.inject", eventInject)
-	p.Handle("event.get_current_id", func(c *Call) (any, error) { return c.db.Generation(), nil })
+	p.Handle("event.get_current_id", func(c *Call) (any, error) { return c.old.next, nil })
 	p.Handle("event.register", eventRegister)
 	p.Handle("event.unregister", eventUnregister)
 	p.Handle("event.next", eventNext)
@@ -269,69 +269,4 @@ func eventInject(c *Call) (any, error) {
 		return nil, HandleInvalid(class, ref)
 	}
 	return token{generation, c.messages.generation}.String(), nil
-}
-
-func eventRegister(c *Call) (any, error) {
-	s := c.sessions[c.Session]
-	s.subscriptions = append(s.subscriptions, c.Strs("classes")...)
-	s.lastEvent = c.db.Generation()
-	return nil, nil
-}
-
-func eventUnregister(c *Call) (any, error) {
-	s := c.sessions[c.Session]
-	var left []string
-	for _, class := range s.subscriptions {
-		gone := false
-		for _, other := range c.Strs("classes") {
-			gone = gone || strings.EqualFold(class, other)
-		}
-		if !gone {
-			left = append(left, class)
-		}
-	}
-	s.subscriptions = left
-	return nil, nil
-}
-
-// eventNext is the deprecated call: it blocks without end until something happens to what event.register asked for.
-func eventNext(c *Call) (any, error) {
-	s := c.sessions[c.Session]
-	if len(s.subscriptions) == 0 {
-		return nil, Fail("SESSION_NOT_REGISTERED", c.Session)
-	}
-	for {
-		if _, alive := c.sessions[c.Session]; !alive {
-			return nil, Fail("SESSION_INVALID", c.Session)
-		}
-		b := c.collect(parseSubscriptions(s.subscriptions), token{s.lastEvent, math.MaxInt64})
-		if !b.empty() {
-			s.lastEvent = b.last.database
-			return c.oldAnswer(b, s.subscriptions), nil
-		}
-		if err := c.untilChange(time.Now().Add(time.Hour)); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// oldAnswer writes the events of event.next: classes are spelled as they were registered, and times are real.
-func (p *Pool) oldAnswer(b *batch, asked []string) any {
-	events := []any{}
-	add := func(list []change, op string) {
-		for _, c := range list {
-			e := eventOf(c, op)
-			e[1].Value = strconv.FormatFloat(float64(p.Now().Unix()), 'f', 1, 64)
-			for _, name := range asked {
-				if strings.EqualFold(name, c.class) {
-					e[2].Value = name
-				}
-			}
-			events = append(events, e)
-		}
-	}
-	add(b.adds, "add")
-	add(b.mods, "mod")
-	add(b.dels, "del")
-	return events
 }

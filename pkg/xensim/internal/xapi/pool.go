@@ -30,6 +30,7 @@ type Pool struct {
 	sessions map[string]*session
 	tasks    map[string]*task
 	messages messageStore
+	old      oldEvents
 	faults   *FaultPlan
 	calls    callLog
 	routes   []httpRoute
@@ -90,6 +91,7 @@ func (p *Pool) Lock() { p.mu.Lock() }
 func (p *Pool) Unlock() {
 	if p.db.Generation() != p.seen {
 		p.seen = p.db.Generation()
+		p.queueOld()
 		p.wake()
 	}
 	p.mu.Unlock()

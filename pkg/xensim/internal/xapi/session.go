@@ -22,7 +22,7 @@ const (
 type session struct {
 	used          time.Time // more exact than last_active
 	subscriptions []string  // of event.register
-	lastEvent     int64
+	lastEvent     int64     // number of the next old event that it has not heard
 }
 
 func registerSessions(p *Pool) {
@@ -77,9 +77,9 @@ func (p *Pool) newSession(originator string) string {
 	now := p.Now()
 	ref := p.Create("session", db.Fields{
 		"this_host": p.Coordinator(), "this_user": db.NullRef, "last_active": now, "validation_time": now,
-		"is_local_superuser": true, "originator": originator,
+		"is_local_superuser": true, "auth_user_name": p.User, "originator": originator,
 	})
-	p.sessions[ref] = &session{used: p.Clock.Now(), lastEvent: p.db.Generation()}
+	p.sessions[ref] = &session{used: p.Clock.Now()}
 	return ref
 }
 
