@@ -2,8 +2,6 @@ package classes
 
 import "testing"
 
-const gib = int64(1) << 30
-
 func TestMemoryOverhead(t *testing.T) {
 	for name, test := range map[string]struct {
 		domainType       string
