@@ -211,8 +211,11 @@ func (s *instanceScope) act(ctx context.Context) error {
 		return nil
 	}
 	if s.plan.Released {
-		s.announceEnd()
-		s.letGo(ctx)
+		var landed bool
+		if s.Outcome, landed = s.r.executor.Finish(ctx, s.run(), s.plan); landed {
+			s.announceEnd()
+			s.letGo(ctx)
+		}
 		return nil
 	}
 	if len(s.plan.Steps) > 0 {

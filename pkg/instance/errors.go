@@ -21,25 +21,26 @@ const guestRetry = 5 * time.Second
 // deniedRetry is how soon what the pool refused to our account is tried again without being asked to.
 const deniedRetry = 15 * time.Minute
 
-// inFlight is the outcome of a pass that set something in motion.
-func inFlight(step string) reconcile.Outcome {
+// inFlight is the outcome of a pass that set a step in motion. All steps of making a VM look the same, so that making
+// one does not write a status for each.
+func inFlight(plan Plan, step string) reconcile.Outcome {
 	reason, known := stepReasons[step]
-	if !known {
+	switch {
+	case plan.Operation == operationCreate:
+		reason = v1alpha1.ReasonCreating
+	case plan.Operation == operationRestart:
+		reason = v1alpha1.ReasonRestarting
+	case !known:
 		reason = v1alpha1.ReasonProgressing
 	}
 	return reconcile.Wait(reason, stepMessages[reason])
 }
 
-// stepReasons say what the user sees while a step is in flight; the steps of building share one, so that making a VM
-// does not write a status per step.
+// stepReasons say what the user sees while a step is in flight.
 var stepReasons = map[string]string{
-	"MakeVM": v1alpha1.ReasonCreating, "MarkVM": v1alpha1.ReasonCreating, "SizeVM": v1alpha1.ReasonCreating,
-	"LeaveTemplates": v1alpha1.ReasonCreating, "InsertISO": v1alpha1.ReasonCreating,
-	"MakeConfigDrive": v1alpha1.ReasonCreating, "FillConfigDrive": v1alpha1.ReasonCreating, "AttachConfigDrive": v1alpha1.ReasonCreating,
 	stepStart: v1alpha1.ReasonStarting, stepStartPaused: v1alpha1.ReasonStarting, stepResume: v1alpha1.ReasonResuming,
 	stepUnpause: v1alpha1.ReasonResuming, stepPause: v1alpha1.ReasonPausing, stepSuspend: v1alpha1.ReasonSuspending,
 	stepShutDown: v1alpha1.ReasonShuttingDown, stepPowerOff: v1alpha1.ReasonShuttingDown,
-	stepReboot: v1alpha1.ReasonRestarting, stepReset: v1alpha1.ReasonRestarting, stepMarkRestart: v1alpha1.ReasonRestarting,
 }
 
 var stepMessages = map[string]string{

@@ -133,11 +133,23 @@ func (e *Executor) Do(ctx context.Context, r *Run, plan Plan) reconcile.Outcome 
 	if len(plan.Steps) == 0 {
 		return plan.Outcome
 	}
-	return e.take(ctx, r, plan.Steps[0]).Join(plan.deadline())
+	return e.take(ctx, r, plan).Join(plan.deadline())
 }
 
-// take runs one step's act.
-func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcome {
+// Finish sees to what is still in flight when nothing is left to be done, so that no task of ours stays behind. It reports
+// whether everything has landed.
+func (e *Executor) Finish(ctx context.Context, r *Run, plan Plan) (reconcile.Outcome, bool) {
+	current := e.flight(r.Me.Key)
+	if current == nil || current.task == "" {
+		return reconcile.Done(), true
+	}
+	outcome, busy := e.landTask(ctx, r, plan, current)
+	return outcome, !busy
+}
+
+// take runs the act of the plan's step.
+func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcome {
+	step := plan.Steps[0]
 	if operation := e.strangers(r, step); operation != "" {
 		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "waiting until "+operation+" of the VM is over").After(recheckAfter)
 	}
@@ -153,7 +165,7 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 	if task != "" && err == nil {
 		e.set(r.Me.Key, &flight{step: step.Name, task: task, since: began})
 		r.Tasks.Follow(task)
-		return inFlight(step.Name)
+		return inFlight(plan, step.Name)
 	}
 	if step.Long {
 		r.Tasks.Release()
@@ -161,7 +173,7 @@ func (e *Executor) take(ctx context.Context, r *Run, step Step) reconcile.Outcom
 	switch {
 	case err == nil:
 		e.set(r.Me.Key, &flight{step: step.Name, since: began})
-		return inFlight(step.Name).After(echoTimeout)
+		return inFlight(plan, step.Name).After(echoTimeout)
 	case errors.Is(err, xenapi.ErrOutcomeUnknown):
 		e.set(r.Me.Key, &flight{step: step.Name, since: began, unknown: true})
 		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
@@ -194,7 +206,7 @@ func (e *Executor) land(ctx context.Context, r *Run, plan Plan) (reconcile.Outco
 	case current.task != "":
 		return e.landTask(ctx, r, plan, current)
 	case current.unknown:
-		return e.lookAgain(ctx, r, current)
+		return e.lookAgain(ctx, r, plan, current)
 	}
 	left := echoTimeout - e.clock.Since(current.since)
 	switch {
@@ -207,19 +219,19 @@ func (e *Executor) land(ctx context.Context, r *Run, plan Plan) (reconcile.Outco
 		e.clear(r.Me.Key)
 		return reconcile.Done(), false // seen
 	case left > 0:
-		return inFlight(current.step).After(left).Join(plan.deadline()), true
+		return inFlight(plan, current.step).After(left).Join(plan.deadline()), true
 	default:
-		return e.lookAgain(ctx, r, current) // no event came: ask for one
+		return e.lookAgain(ctx, r, plan, current) // no event came: ask for one
 	}
 }
 
 // lookAgain waits until the memory of the pool is as new as this moment. The facts of this pass are older, so it ends.
-func (e *Executor) lookAgain(ctx context.Context, r *Run, current *flight) (reconcile.Outcome, bool) {
+func (e *Executor) lookAgain(ctx context.Context, r *Run, plan Plan, current *flight) (reconcile.Outcome, bool) {
 	if err := r.Sync(ctx); err != nil {
 		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "look again")), true
 	}
 	e.clear(r.Me.Key)
-	return inFlight(current.step).After(atOnce), true
+	return inFlight(plan, current.step).After(atOnce), true
 }
 
 // landTask sees to a task in flight. A plan that has moved on to a step that may overtake the task (pulling the plug on a
@@ -228,9 +240,9 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 	state := r.Tasks.State(current.task)
 	switch {
 	case !state.Seen && e.clock.Since(current.since) < echoTimeout:
-		return inFlight(current.step).After(echoTimeout).Join(plan.deadline()), true
+		return inFlight(plan, current.step).After(echoTimeout).Join(plan.deadline()), true
 	case !state.Seen: // the pool has forgotten it, a restarted toolstack for instance: the objects must tell
-		return e.lookAgain(ctx, r, current)
+		return e.lookAgain(ctx, r, plan, current)
 	case !state.Over:
 		if len(plan.Steps) > 0 && plan.Steps[0].Overtakes == current.step {
 			e.clear(r.Me.Key)
@@ -239,7 +251,7 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 		if len(plan.Steps) == 0 && !plan.Outcome.IsDone() {
 			return plan.Outcome, true // what it is waited for in vain is said, the task goes on
 		}
-		return inFlight(current.step).Join(plan.deadline()), true
+		return inFlight(plan, current.step).Join(plan.deadline()), true
 	}
 	e.clear(r.Me.Key)
 	if err := r.Client.Task.Destroy(ctx, current.task); err != nil && !isGone(err) {
@@ -251,7 +263,7 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 	if len(plan.Steps) > 0 && plan.Steps[0].Name == current.step {
 		// The facts of this pass are from before the task's end.
 		e.set(r.Me.Key, &flight{step: current.step, since: e.clock.Now()})
-		return inFlight(current.step).After(echoTimeout).Join(plan.deadline()), true
+		return inFlight(plan, current.step).After(echoTimeout).Join(plan.deadline()), true
 	}
 	return reconcile.Done(), false
 }

@@ -1,0 +1,78 @@
+package controllers_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/go-logr/zapr"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// runManager runs the whole manager as main.go does, with its log as JSON.
+func runManager(ctx context.Context, config *rest.Config, o testkit.ManagerOptions) error {
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(o.Log), zapcore.DebugLevel)
+	m, err := controllers.NewManager(config, controllers.Options{
+		Installation: o.Installation, WrapXenAPI: o.WrapXenAPI, Logger: zapr.NewLogger(zap.New(core)),
+	})
+	if err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// Names of what the simulated pool has.
+const (
+	template = "Debian Bookworm 12"
+	network  = "Pool-wide network associated with eth0"
+)
+
+// newWorld is a simulated pool with strangers on it, a cluster with two flavors, and a running manager.
+func newWorld(t *testing.T, options xensim.Options) (*testkit.World, *testkit.Fence) {
+	t.Helper()
+	w := testkit.NewWorld(t, testkit.Start(t), runManager, options)
+	fence := w.StartManager()
+	addFlavors(t, w)
+	return w, fence
+}
+
+// addFlavors makes the flavors that the tests' instances have.
+func addFlavors(t testing.TB, w *testkit.World) {
+	t.Helper()
+	for _, flavor := range []*v1alpha1.XenFlavor{testkit.Flavor("small", 2, "1Gi"), testkit.Flavor("large", 4, "2Gi")} {
+		if err := client.IgnoreAlreadyExists(w.Client.Create(t.Context(), flavor)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// web is a plain instance: from the template, one disk, one interface.
+func web(w *testkit.World) *testkit.InstanceBuilder {
+	return testkit.Instance(w.Namespace, "web", testkit.PoolName).FromTemplate(template).OfFlavor("small").
+		RootDisk("12Gi").Network("lan", network)
+}
+
+// create makes an object.
+func create(t testing.TB, w *testkit.World, object client.Object) {
+	t.Helper()
+	if err := w.Client.Create(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// edit changes an instance's spec or annotations.
+func edit(t testing.TB, w *testkit.World, instance *v1alpha1.XenInstance, change func(*v1alpha1.XenInstance)) {
+	t.Helper()
+	before := instance.DeepCopy()
+	change(instance)
+	if err := w.Client.Patch(t.Context(), instance, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+}
