@@ -103,6 +103,9 @@ func (c *Client) attempts(ctx context.Context, r request, read func(*scanner) er
 		if again == retryNo || r.attempt >= maxAttempts || ctx.Err() != nil {
 			return err
 		}
+		if again == retryNow && r.continues {
+			return &Error{Code: ErrEventsLost, Method: r.method, Params: []string{"the session was lost"}}
+		}
 		if again == retryNow && renewed == 0 {
 			renewed++
 			continue
@@ -176,6 +179,8 @@ type request struct {
 	args     []any
 	attempt  int
 	read     bool
+	// continues says that the call makes no sense in another session than the one before.
+	continues bool
 }
 
 // exchange sends a call once and reads its answer. The phase is how far it got.

@@ -40,13 +40,13 @@ func greet(t *testing.T, conn net.Conn) {
 func TestAConsoleIsDialledWithCONNECT(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
-	h.handle = func(conn net.Conn, r *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, r *bufio.Reader, _ *http.Request) {
 		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n")
 		echo(struct {
 			io.Reader
 			io.Writer
 		}{r, conn})
-	}
+	})
 	c := h.client()
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, location := range []string{"https://127.0.0.1" + consolePath, "https:///console?uuid=9b8a3c52&session_id=stale", ConsoleLocation("127.0.0.1", "9b8a3c52")} {
@@ -94,7 +94,7 @@ func TestAWebSocketIsTriedWhereCONNECTIsRefused(t *testing.T) {
 	t.Cleanup(func() { web.Close() })
 	c := h.client()
 	for name, refusal := range map[string]string{"501": "HTTP/1.0 501 Method Not Implemented\r\nConnection: close\r\n\r\n", "closed": ""} {
-		h.handle = func(conn net.Conn, r *bufio.Reader, request *http.Request) {
+		h.handle(func(conn net.Conn, r *bufio.Reader, request *http.Request) {
 			if request.Method == http.MethodConnect {
 				fmt.Fprint(conn, refusal)
 				return
@@ -108,7 +108,7 @@ func TestAWebSocketIsTriedWhereCONNECTIsRefused(t *testing.T) {
 			request.Write(upstream)
 			go io.Copy(upstream, r)
 			io.Copy(conn, upstream)
-		}
+		})
 		conn, err := c.DialConsole(context.Background(), "https://127.0.0.1"+consolePath)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -133,7 +133,7 @@ func TestConsolesThatCannotBeHad(t *testing.T) {
 		"a head without an end": {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", maxHead), ErrTooLarge},
 	}
 	for name, test := range cases {
-		h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, test.answer) }
+		h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, test.answer) })
 		conn, err := c.DialConsole(context.Background(), "https://127.0.0.1"+consolePath)
 		if err == nil {
 			conn.Close()

@@ -39,12 +39,15 @@ type EventBatch struct {
 
 // EventFrom waits until one of the classes changes, at most for timeout, and returns what changed since token. The empty token asks for everything
 // that there is, as added. A class is "vm", "vm/OpaqueRef:…" for one object, or "*". The wait has a connection of its own.
+//
+// It fails with [ErrEventsLost] when the session is lost while it waits: the toolstack has probably been restarted, the database may have gone back
+// behind token, and waiting on would miss everything until it has caught up. Begin again with the empty token.
 func (c *Client) EventFrom(ctx context.Context, classes []string, token string, timeout time.Duration) (EventBatch, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout+eventGrace)
 	defer cancel()
 	var batch EventBatch
 	err := c.attempts(ctx, request{
-		client: c.events, method: "event.from", read: true, args: []any{classes, token, timeout.Seconds()},
+		client: c.events, method: "event.from", read: true, args: []any{classes, token, timeout.Seconds()}, continues: token != "",
 	}, func(s *scanner) error {
 		batch = EventBatch{}
 		return readRecord(s, &batch)

@@ -2,8 +2,10 @@ package xenapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The recorded event batches decode into typed records, each with the reference's own class.
@@ -135,5 +137,24 @@ func TestUnknownFieldsAndValuesAreKept(t *testing.T) {
 	inner, ok := vm.Extra["new_map"].Get("a&b")
 	if n, err := inner.Int64(); !ok || err != nil || n != 7 || inner.Kind() != KindInt {
 		t.Errorf("extra %+v", vm.Extra)
+	}
+}
+
+func TestAWaitForEventsDoesNotOutliveItsSession(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.on("event.from", func(p []node) string {
+		if p[0].text == "OpaqueRef:session-1" {
+			return failure("SESSION_INVALID", p[0].text)
+		}
+		return taskEvents("token in another session")
+	})
+	c := s.connect(nil)
+	if _, err := c.EventFrom(context.Background(), []string{"vm"}, "00042,00001", time.Minute); !errors.Is(err, ErrEventsLost) {
+		t.Errorf("err %v", err)
+	}
+	c.dropSession(c.session)
+	if batch, err := c.EventFrom(context.Background(), []string{"vm"}, "", time.Minute); err != nil || batch.Serial != c.SessionSerial() {
+		t.Errorf("batch %+v, err %v", batch, err)
 	}
 }

@@ -111,7 +111,11 @@ func (c *Client) followTask(ctx context.Context, task TaskRef, onChange func(Tas
 
 // nextTaskRecord waits for the task's next event. Where none comes, or events cannot be had, it asks for the record.
 func (c *Client) nextTaskRecord(ctx context.Context, classes []string, token string, task TaskRef) (Task, string, error) {
-	batch, err := c.EventFrom(ctx, classes, token, taskWaitSlice)
+	wait := taskWaitSlice
+	if token == "" { // the first answer is the task as it is, or nothing if there is none: that is not worth waiting for
+		wait = 0
+	}
+	batch, err := c.EventFrom(ctx, classes, token, wait)
 	if err == nil {
 		for _, event := range slices.Backward(batch.Events) {
 			if record, ok := event.Record.(Task); ok && TaskRef(event.Ref) == task {
@@ -120,11 +124,10 @@ func (c *Client) nextTaskRecord(ctx context.Context, classes []string, token str
 		}
 	} else if ctx.Err() == nil {
 		c.log.V(1).Info("no event of a task; asking for it", "reason", err.Error())
-		if token != "" || !RetrySafe(err) {
-			batch.Token = ""
-		}
-		if err := c.pause(ctx, time.Second); err != nil {
-			return Task{}, "", err
+		if !errors.Is(err, ErrEventsLost) {
+			if err := c.pause(ctx, time.Second); err != nil {
+				return Task{}, "", err
+			}
 		}
 	}
 	record, err := c.Task.GetRecord(ctx, task)

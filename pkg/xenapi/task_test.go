@@ -83,7 +83,7 @@ func TestWaitTaskFollowsEvents(t *testing.T) {
 func TestWaitTaskAsksWhereEventsFail(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.on("event.from", func([]node) string { return failure("EVENTS_LOST") })
+	s.on("event.from", func([]node) string { return failure("EVENT_SUBSCRIPTION_PARSE_FAILURE") })
 	asked := 0
 	s.on("task.get_record", func([]node) string {
 		if asked++; asked < 3 {

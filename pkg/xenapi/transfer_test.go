@@ -21,10 +21,17 @@ import (
 type handlers struct {
 	*script
 	listener net.Listener
-	handle   func(conn net.Conn, r *bufio.Reader, request *http.Request)
 
 	mu       sync.Mutex
+	handler  func(conn net.Conn, r *bufio.Reader, request *http.Request)
 	requests []*http.Request
+}
+
+// handle says what becomes of a request to an HTTP handler.
+func (h *handlers) handle(handler func(conn net.Conn, r *bufio.Reader, request *http.Request)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.handler = handler
 }
 
 // newHandlers speaks HTTP by hand, as the handlers do: the answer before the data, no length, and the connection for other protocols.
@@ -69,12 +76,13 @@ func (h *handlers) serveConn(conn net.Conn) {
 	}
 	h.mu.Lock()
 	h.requests = append(h.requests, request)
+	handler := h.handler
 	h.mu.Unlock()
 	if request.Method == http.MethodPost {
 		h.relay(conn, request)
 		return
 	}
-	h.handle(conn, r, request)
+	handler(conn, r, request)
 }
 
 // relay passes a call on to the script.
@@ -126,7 +134,7 @@ func TestExportedBytesAreTheDisks(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
 	data := noise(t, 3<<20)
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, okHead); conn.Write(data) }
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, okHead); conn.Write(data) })
 	c := h.client()
 	var noticed TaskRef
 	d, err := c.ExportVDI(context.Background(), ExportVDI{
@@ -171,7 +179,7 @@ func TestAFailedExportNeverEndsCleanly(t *testing.T) {
 	}
 	for name, test := range cases {
 		h := newHandlers(t)
-		h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, test.answer) }
+		h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, test.answer) })
 		h.endsWith(test.task)
 		d, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi"})
 		if err != nil {
@@ -193,9 +201,9 @@ func TestAFailedExportNeverEndsCleanly(t *testing.T) {
 func TestADiskMayBeginLikeAnAnswer(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 		fmt.Fprint(conn, okHead+"HTTP/1.1 500 is how this disk begins")
-	}
+	})
 	d, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi"})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +218,7 @@ func TestAnExportThatIsClosedEarlyIsCancelled(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
 	gone := make(chan struct{})
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 		fmt.Fprint(conn, okHead)
 		for {
 			if _, err := conn.Write(make([]byte, 1<<16)); err != nil {
@@ -218,7 +226,7 @@ func TestAnExportThatIsClosedEarlyIsCancelled(t *testing.T) {
 				return
 			}
 		}
-	}
+	})
 	h.endsWith(taskRecord(TaskStatusPending, 0.1, ""))
 	d, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi"})
 	if err != nil {
@@ -242,10 +250,10 @@ func TestAnExportThatIsClosedEarlyIsCancelled(t *testing.T) {
 func TestAnExportEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 		fmt.Fprint(conn, okHead+strings.Repeat("x", 100))
 		io.Copy(io.Discard, conn)
-	}
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	d, err := h.client().ExportVDI(ctx, ExportVDI{VDI: "OpaqueRef:vdi"})
 	if err != nil {
@@ -264,17 +272,21 @@ func TestAnExportEndsWithItsContext(t *testing.T) {
 func TestRedirectsLeadToTheMemberThatSeesTheDisk(t *testing.T) {
 	t.Parallel()
 	h, other := newHandlers(t), newHandlers(t)
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 		fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nLocation: http://%s/import_raw_vdi?elsewhere=1\r\n\r\n", other.listener.Addr())
-	}
-	var got []byte
-	other.handle = func(conn net.Conn, r *bufio.Reader, request *http.Request) {
+	})
+	arrived := make(chan []byte, 1)
+	other.handle(func(conn net.Conn, r *bufio.Reader, request *http.Request) {
 		fmt.Fprint(conn, okHead)
-		got, _ = io.ReadAll(io.LimitReader(r, request.ContentLength))
-	}
+		data, _ := io.ReadAll(io.LimitReader(r, request.ContentLength))
+		arrived <- data
+	})
 	err := h.client().ImportVDI(context.Background(), ImportVDI{VDI: "OpaqueRef:vdi", Body: strings.NewReader("disk"), Size: 4})
-	if err != nil || string(got) != "disk" {
-		t.Fatalf("%q, %v", got, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-arrived; string(got) != "disk" {
+		t.Fatalf("%q arrived", got)
 	}
 	r := other.request(http.MethodPut)
 	if cookie, err := r.Cookie("session_id"); err != nil || cookie.Value == "" || r.URL.Query().Get("vdi") != "OpaqueRef:vdi" || r.URL.Query().Has("elsewhere") {
@@ -282,16 +294,16 @@ func TestRedirectsLeadToTheMemberThatSeesTheDisk(t *testing.T) {
 	}
 
 	for _, bad := range []string{"", "http://192.0.2.1/x", "ftp://127.0.0.1/x", "/relative"} {
-		h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+		h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nLocation: %s\r\n\r\n", bad)
-		}
+		})
 		if _, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi"}); err == nil {
 			t.Errorf("a redirect to %q was followed", bad)
 		}
 	}
-	h.handle = func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 		fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nLocation: http://%s/x\r\n\r\n", h.listener.Addr())
-	}
+	})
 	if _, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi"}); err == nil || !RetrySafe(err) {
 		t.Errorf("an endless redirect: %v", err)
 	}
@@ -301,9 +313,9 @@ func TestImport(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
 	data := noise(t, 2<<20+17)
-	var got []byte
+	arrived := make(chan []byte, 1)
 	answered := make(chan struct{})
-	h.handle = func(conn net.Conn, r *bufio.Reader, request *http.Request) {
+	h.handle(func(conn net.Conn, r *bufio.Reader, request *http.Request) {
 		if request.ContentLength != int64(len(data)) || len(request.TransferEncoding) > 0 {
 			t.Errorf("length %d, encoding %v", request.ContentLength, request.TransferEncoding)
 		}
@@ -312,13 +324,17 @@ func TestImport(t *testing.T) {
 		}
 		fmt.Fprint(conn, okHead)
 		close(answered)
-		got, _ = io.ReadAll(io.LimitReader(r, request.ContentLength))
-	}
+		got, _ := io.ReadAll(io.LimitReader(r, request.ContentLength))
+		arrived <- got
+	})
 	h.endsWith(taskRecord(TaskStatusSuccess, 1, "&lt;value&gt;&lt;array&gt;&lt;data&gt;&lt;value&gt;OpaqueRef:a&lt;/value&gt;&lt;value&gt;OpaqueRef:b&lt;/value&gt;&lt;/data&gt;&lt;/array&gt;&lt;/value&gt;"))
 	body := readerFunc(func(p []byte) (int, error) { <-answered; return 0, io.EOF })
 	vms, err := h.client().ImportVM(context.Background(), ImportVM{SR: "OpaqueRef:sr", Force: true, Body: io.MultiReader(body, bytes.NewReader(data)), Size: int64(len(data))})
-	if err != nil || !bytes.Equal(got, data) {
-		t.Fatalf("%d bytes, %v", len(got), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-arrived; !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes arrived, want %d", len(got), len(data))
 	}
 	if fmt.Sprint(vms) != "[OpaqueRef:a OpaqueRef:b]" {
 		t.Errorf("VMs %v", vms)
@@ -360,7 +376,7 @@ func TestFailedImports(t *testing.T) {
 	}
 	for name, test := range cases {
 		h := newHandlers(t)
-		h.handle = test.handle
+		h.handle(test.handle)
 		h.endsWith(test.task)
 		if test.cancelled {
 			h.endsWith(taskRecord(TaskStatusPending, 0, ""))
@@ -384,12 +400,12 @@ func TestAnImportThatIsCancelledStops(t *testing.T) {
 	h.endsWith(taskRecord(TaskStatusPending, 0, ""))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	h.handle = func(conn net.Conn, r *bufio.Reader, _ *http.Request) {
+	h.handle(func(conn net.Conn, r *bufio.Reader, _ *http.Request) {
 		fmt.Fprint(conn, okHead)
 		io.ReadFull(r, make([]byte, 1000))
 		cancel()
 		io.Copy(io.Discard, r)
-	}
+	})
 	err := h.client().ImportVDI(ctx, ImportVDI{VDI: "OpaqueRef:vdi", Body: endless{}, Size: 1 << 40})
 	if !errors.Is(err, context.Canceled) || !OutcomeUnknown(err) {
 		t.Errorf("err %v", err)
@@ -406,13 +422,13 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func TestATransferRenewsALostSession(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
-	h.handle = func(conn net.Conn, _ *bufio.Reader, r *http.Request) {
+	h.handle(func(conn net.Conn, _ *bufio.Reader, r *http.Request) {
 		if strings.HasSuffix(r.Header.Get("Cookie"), "session-1") {
 			fmt.Fprint(conn, "HTTP/1.0 401 Unauthorised\r\ncontent-length: 0\r\n\r\n")
 			return
 		}
 		fmt.Fprint(conn, okHead+"disk")
-	}
+	})
 	d, err := h.client().ExportVM(context.Background(), ExportVM{VM: "OpaqueRef:vm", Compression: "zstd"})
 	if err != nil {
 		t.Fatal(err)
