@@ -2,7 +2,9 @@ package pool
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,10 +74,7 @@ func (g *Registry) Start(ctx context.Context) error {
 	<-ctx.Done()
 	g.mu.Lock()
 	g.closed = true
-	runners := make([]*runner, 0, len(g.runners))
-	for _, r := range g.runners {
-		runners = append(runners, r)
-	}
+	runners := slices.Collect(maps.Values(g.runners))
 	g.mu.Unlock()
 	g.cancel()
 	for _, r := range runners {
@@ -142,6 +141,22 @@ func (g *Registry) Remove(name string) {
 	<-r.done
 	connected.DeleteLabelValues(name)
 	r.cache.ForgetMetrics()
+	g.retryDuplicates()
+}
+
+// retryDuplicates lets those try again that found their pool taken.
+func (g *Registry) retryDuplicates() {
+	g.mu.Lock()
+	runners := slices.Collect(maps.Values(g.runners))
+	g.mu.Unlock()
+	for _, r := range runners {
+		r.mu.Lock()
+		if p := r.state.Problem; p != nil && p.Reason == v1alpha1.ReasonDuplicatePool {
+			r.asked++
+			r.pokeLocked()
+		}
+		r.mu.Unlock()
+	}
 }
 
 // State returns what is known of a pool's connection, and whether there is one at all.
