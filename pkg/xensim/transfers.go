@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/transfer"
 )
 
@@ -12,7 +11,7 @@ import (
 func registerTransfers(p *Pool) error {
 	transfer.Register(p.Pool, transfer.Options{
 		Disks:     p.disks,
-		Attach:    p.attachToControlDomain,
+		Attach:    p.world.AttachToControlDomain,
 		BaseURL:   p.baseURL,
 		VNC:       p.options.VNC,
 		WebSocket: p.options.Profile == "26.17",
@@ -28,11 +27,4 @@ func (p *Pool) baseURL(host string) string {
 	}
 	address := p.DB().Get("host", host).Str("address")
 	return scheme + "://" + net.JoinHostPort(address, fmt.Sprint(p.port))
-}
-
-// attachToControlDomain gives a VDI a device of the control domain for as long as bytes move.
-func (p *Pool) attachToControlDomain(vdi, mode string) (detach func(), err error) {
-	vbd := p.Create("VBD", db.Fields{"VDI": vdi, "VM": p.DB().Get("host", p.Coordinator()).Str("control_domain"), "mode": mode,
-		"type": "Disk", "currently_attached": true})
-	return func() { p.DB().Delete("VBD", vbd) }, nil
 }

@@ -242,7 +242,7 @@ func (s *service) screenText(vm db.Record) rfb.Text {
 		"Name         " + vm.Str("name_label"),
 		"Power state  " + state,
 		"Boot disk    " + s.bootDisk(vm),
-		fmt.Sprintf("Memory       %.1f GiB, %d vCPUs", gib(vm.Int("memory_dynamic_max")), vm.Int("VCPUs_at_startup")),
+		fmt.Sprintf("Memory       %s, vCPUs %d", inBytes(vm.Int("memory_dynamic_max")), vm.Int("VCPUs_at_startup")),
 	}}
 }
 
@@ -272,10 +272,16 @@ func (s *service) bootDisk(vm db.Record) string {
 	if !vdi.Exists() {
 		return best.Str("device")
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s  %s  %.1f GiB", best.Str("device"), vdi.Str("name_label"), gib(vdi.Int("virtual_size"))))
+	return strings.TrimSpace(fmt.Sprintf("%s  %s  %s", best.Str("device"), vdi.Str("name_label"), inBytes(vdi.Int("virtual_size"))))
 }
 
-func gib(bytes int64) float64 { return float64(bytes) / (1 << 30) }
+// inBytes writes a size for people.
+func inBytes(n int64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
 
 // vncSnapshot answers GET /vncsnapshot: the screen as a JPEG.
 func (s *service) vncSnapshot(x *xapi.Exchange) error {

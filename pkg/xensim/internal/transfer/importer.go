@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,7 +113,19 @@ func (i *importer) resolved(record wire.Struct, replaced map[string]any) wire.St
 		if !ok {
 			value = i.resolve(member.Value)
 		}
+		if m, isMap := value.(map[string]string); isMap {
+			value = structOf(m)
+		}
 		out = append(out, wire.Member{Name: member.Name, Value: value})
+	}
+	return out
+}
+
+// structOf is a map as it comes over the wire.
+func structOf(m map[string]string) wire.Struct {
+	out := wire.Struct{}
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, wire.Member{Name: key, Value: m[key]})
 	}
 	return out
 }
