@@ -39,9 +39,6 @@ type goal struct {
 func atLeast(v float64) goal { return goal{atLeast: v, set: true} }
 func atMost(v float64) goal  { return goal{atMost: v, set: true} }
 
-// atMostZero is for what must not happen at all.
-func atMostZero() goal { return goal{set: true} }
-
 func (g goal) met(v float64) bool {
 	if g.atLeast > 0 {
 		return v >= g.atLeast
@@ -135,7 +132,7 @@ func cpuModel() string {
 	if err != nil {
 		return "unknown CPU"
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
 			return strings.TrimSpace(value)

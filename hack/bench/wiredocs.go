@@ -62,7 +62,7 @@ func recordedBody(path string, number int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	unzipped, err := gzip.NewReader(f)
 	if err != nil {
 		return "", err

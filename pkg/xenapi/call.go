@@ -99,7 +99,7 @@ func (c *Client) attempts(ctx context.Context, r request, read func(*scanner) er
 			c.silences.Store(0)
 			return nil
 		}
-		again := c.react(s, r, done, err)
+		again := c.react(s, done, err)
 		if again == retryNo || r.attempt >= maxAttempts || ctx.Err() != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func (c *Client) attempts(ctx context.Context, r request, read func(*scanner) er
 // backoff doubles with each attempt, with full jitter, so that callers that failed together do not come back together.
 func backoff(attempt int) time.Duration {
 	limit := min(firstBackoff<<(attempt-1), maxBackoff)
-	return limit/4 + rand.N(limit)
+	return limit/4 + rand.N(limit) //nolint:gosec // jitter needs no secrecy
 }
 
 type retry uint8
@@ -132,7 +132,7 @@ const (
 )
 
 // react draws the consequences of a failure for the session, and says whether to try again.
-func (c *Client) react(s session, r request, phase Phase, err error) retry {
+func (c *Client) react(s session, phase Phase, err error) retry {
 	var refusal *Error
 	if errors.As(err, &refusal) {
 		switch refusal.Code {
@@ -144,8 +144,9 @@ func (c *Client) react(s session, r request, phase Phase, err error) retry {
 			return retryNow
 		case ErrHostStillBooting, ErrTooBusy:
 			return retryLater
+		default:
+			return retryNo
 		}
-		return retryNo
 	}
 	var transport *TransportError
 	if !errors.As(err, &transport) {
@@ -225,7 +226,7 @@ func (c *Client) send(ctx context.Context, r request, body []byte, counted *coun
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing more is expected of it
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return c.statusError(resp)
 	}

@@ -2,6 +2,7 @@ package xenapi
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -45,40 +46,36 @@ func (s *scanner) openTagged(space []byte) (kind Kind, text []byte, empty bool, 
 	if t.end {
 		return 0, nil, false, s.fail(ErrMalformed, "an end tag out of its place")
 	}
-	switch t.el {
-	case elArray:
-		return KindArray, nil, t.empty, s.enter(t.empty)
-	case elStruct:
-		return KindStruct, nil, t.empty, s.enter(t.empty)
-	case elString:
-		kind = KindString
-	case elInt:
-		kind = KindInt
-	case elBoolean:
-		kind = KindBool
-	case elDouble:
-		kind = KindDouble
-	case elDateTime:
-		kind = KindTime
-	case elBase64:
-		kind = KindBase64
-	case elNil:
-		kind = KindNil
-	default:
+	kind, known := valueKinds[t.el]
+	if !known {
 		return 0, nil, false, s.fail(ErrMalformed, "an element that is no value type")
 	}
-	s.name = s.name[:0]
-	if !t.empty {
-		text, err := s.text()
-		if err != nil {
-			return 0, nil, false, err
-		}
-		s.name = append(s.name, text...)
-		if err := s.finish(t.el); err != nil {
-			return 0, nil, false, err
-		}
+	if kind == KindArray || kind == KindStruct {
+		return kind, nil, t.empty, s.enter(t.empty)
+	}
+	if err := s.taggedText(t); err != nil {
+		return 0, nil, false, err
 	}
 	return kind, s.name, false, s.finish(elValue)
+}
+
+var valueKinds = map[element]Kind{
+	elString: KindString, elInt: KindInt, elBoolean: KindBool, elDouble: KindDouble, elDateTime: KindTime, elBase64: KindBase64, elNil: KindNil,
+	elArray: KindArray, elStruct: KindStruct,
+}
+
+// taggedText reads the text of a type tag, and its end tag, into name.
+func (s *scanner) taggedText(t tag) error {
+	s.name = s.name[:0]
+	if t.empty {
+		return nil
+	}
+	text, err := s.text()
+	if err != nil {
+		return err
+	}
+	s.name = append(s.name, text...)
+	return s.finish(t.el)
 }
 
 // enter counts nesting; an empty array or struct is closed at once.
@@ -344,7 +341,9 @@ func readStringMap[K, V ~string](s *scanner, out *map[K]V) error {
 	return readMap(s, out, readKey[K], readString[V])
 }
 
-func readKey[K ~string](s *scanner, name []byte) (K, error) { return K(s.intern(name)), nil }
+func readKey[K ~string](s *scanner, name []byte) (K, error) { //nolint:unparam // readIntKey can fail
+	return K(s.intern(name)), nil
+}
 
 func readIntKey(s *scanner, name []byte) (int64, error) {
 	n, ok := parseDecimal(name)
@@ -424,7 +423,8 @@ func readRecord(s *scanner, r record) error {
 
 // inField notes in a DecodeError which field was being read.
 func inField(err error, class string, field []byte) error {
-	if decode, ok := err.(*DecodeError); ok && decode.Field == "" { //nolint:errorlint // made a few frames below, never wrapped
+	var decode *DecodeError
+	if errors.As(err, &decode) && decode.Field == "" {
 		decode.Field = class + "." + strconv.QuoteToASCII(string(field[:min(len(field), 64)]))
 	}
 	return err

@@ -102,6 +102,7 @@ func (c *Client) dialWebSocket(ctx context.Context, r handlerRequest) (net.Conn,
 	}
 	target := url.URL{Scheme: endpoint.Scheme, Host: endpoint.Host, Path: r.path, RawQuery: r.query.Encode()}
 	header := http.Header{"User-Agent": {c.cfg.UserAgent}, "Cookie": {"session_id=" + string(s.ref)}}
+	//nolint:bodyclose // the library closes it, and asks that nobody else does
 	conn, resp, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
 		HTTPClient: c.transfers, HTTPHeader: header, Subprotocols: []string{"binary"}, CompressionMode: websocket.CompressionDisabled,
 	})

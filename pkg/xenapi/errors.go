@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 
 // Is says whether target is this error's code. ErrSRBackendFailure also matches all of its numbered forms.
 func (e *Error) Is(target error) bool {
-	code, ok := target.(ErrorCode) //nolint:errorlint // Is is given the target itself
+	code, ok := target.(ErrorCode)
 	if !ok {
 		return false
 	}
@@ -173,6 +173,7 @@ func RetrySafe(err error) bool {
 	switch CodeOf(err) {
 	case ErrSessionInvalid, ErrHostIsSlave, ErrHostStillBooting, ErrHostInEmergencyMode, ErrTooBusy, ErrCannotContactHost:
 		return true
+	default:
 	}
 	var transport *TransportError
 	if !errors.As(err, &transport) {

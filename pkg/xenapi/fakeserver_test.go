@@ -65,7 +65,7 @@ func (s *script) serve(w http.ResponseWriter, req *http.Request) {
 	case text == "drop":
 		panic(http.ErrAbortHandler)
 	case strings.HasPrefix(text, "status "):
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusInternalServerError)
 		fmt.Fprint(w, strings.TrimPrefix(text, "status "))
 	default:
 		w.Header().Set("Content-Type", "text/xml")
@@ -113,12 +113,12 @@ func parseCall(t testing.TB, body string) (string, []node) {
 	}
 }
 
-func envelope(members string) string {
+func inEnvelope(members string) string {
 	return `<?xml version="1.0"?><methodResponse><params><param><value><struct>` + members + `</struct></value></param></params></methodResponse>`
 }
 
 func success(value string) string {
-	return envelope("<member><name>Status</name><value>Success</value></member><member><name>Value</name>" + value + "</member>")
+	return inEnvelope("<member><name>Status</name><value>Success</value></member><member><name>Value</name>" + value + "</member>")
 }
 
 func failure(description ...string) string {
@@ -128,7 +128,7 @@ func failure(description ...string) string {
 		_ = xml.EscapeText(&b, []byte(text))
 		b.WriteString("</value>")
 	}
-	return envelope("<member><name>Status</name><value>Failure</value></member><member><name>ErrorDescription</name><value><array><data>" + b.String() + "</data></array></value></member>")
+	return inEnvelope("<member><name>Status</name><value>Failure</value></member><member><name>ErrorDescription</name><value><array><data>" + b.String() + "</data></array></value></member>")
 }
 
 // connect opens a client on the script that does not pause between attempts.

@@ -1,6 +1,9 @@
 package xenapi
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // answer is what a call got back.
 type answer struct {
@@ -18,7 +21,7 @@ func readAnswer(src io.Reader, limits Limits, read func(*scanner) error) (answer
 			return answer{}, orMalformed(s, err, "an answer without a value")
 		}
 	}
-	a, err := s.envelope(read)
+	a, err := s.unwrap(read)
 	if err != nil {
 		return a, err
 	}
@@ -37,8 +40,8 @@ func orMalformed(s *scanner, err error, reason string) error {
 	return s.fail(ErrMalformed, "%s", reason)
 }
 
-// envelope reads {Status, Value} or {Status, ErrorDescription}.
-func (s *scanner) envelope(read func(*scanner) error) (answer, error) {
+// unwrap reads {Status, Value} or {Status, ErrorDescription}.
+func (s *scanner) unwrap(read func(*scanner) error) (answer, error) {
 	wrapped, err := s.peekStruct()
 	if err != nil {
 		return answer{}, err
@@ -50,40 +53,52 @@ func (s *scanner) envelope(read func(*scanner) error) (answer, error) {
 	if err != nil || empty {
 		return answer{}, orMalformed(s, err, "an empty envelope")
 	}
-	var a answer
-	var status string
-	var valued bool
+	e := envelope{read: read}
 	for {
 		name, ok, err := s.member()
 		if err != nil {
-			return a, err
+			return answer{}, err
 		}
 		if !ok {
 			break
 		}
-		switch string(name) {
-		case "Status":
-			err = readString(s, &status)
-		case "Value":
-			valued = true
-			err = read(s)
-		case "ErrorDescription":
-			err = readStrings(s, &a.description)
-		default:
-			_, err = s.value()
-		}
-		if err != nil {
-			return a, err
+		if err := e.readField(s, name); err != nil {
+			return answer{}, err
 		}
 		if err := s.endMember(); err != nil {
-			return a, err
+			return answer{}, err
 		}
 	}
-	a.failed = status == "Failure"
-	if status != "Success" && !a.failed || status == "Success" && !valued {
-		return a, s.fail(ErrMalformed, "an envelope without a status that fits")
+	switch {
+	case e.status == "Success" && e.valued:
+		return answer{}, nil
+	case e.status == "Failure":
+		return answer{failed: true, description: e.description}, nil
+	default:
+		return answer{}, s.fail(ErrMalformed, "an envelope without a status that fits")
 	}
-	return a, nil
+}
+
+// envelope is what a XenAPI wraps a result in.
+type envelope struct {
+	status      string
+	description []string
+	valued      bool
+	read        func(*scanner) error // for the result
+}
+
+func (e *envelope) readField(s *scanner, name []byte) error {
+	switch string(name) {
+	case "Status":
+		return readString(s, &e.status)
+	case "Value":
+		e.valued = true
+		return e.read(s)
+	case "ErrorDescription":
+		return readStrings(s, &e.description)
+	default:
+		return readVoid(s, nil)
+	}
 }
 
 // peekStruct says whether the next value is a struct, consuming nothing of it.
@@ -124,11 +139,10 @@ func (s *scanner) atEnd() error {
 				return s.fail(ErrMalformed, "something after the answer")
 			}
 		}
-		switch err := s.more(s.pos); err {
-		case nil:
-		case io.ErrUnexpectedEOF:
+		switch err := s.more(s.pos); {
+		case errors.Is(err, io.ErrUnexpectedEOF):
 			return nil
-		default:
+		case err != nil:
 			return s.broken(err)
 		}
 	}

@@ -97,7 +97,7 @@ func (s *scanner) more(from int) error {
 		copy(grown, s.buf[:s.end])
 		s.buf = grown
 	}
-	for empty := 0; empty < 100; empty++ {
+	for range 100 {
 		n, err := s.src.Read(s.buf[s.end:])
 		s.end += n
 		if s.base+int64(s.end) > s.limits.MaxBytes {

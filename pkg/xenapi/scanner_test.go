@@ -149,8 +149,8 @@ func TestEnvelopes(t *testing.T) {
 		t.Errorf("a failure without a description: %v", e)
 	}
 	for _, bad := range []string{
-		envelope("<member><name>Status</name><value>Success</value></member>"), envelope("<member><name>Value</name><value/></member>"),
-		envelope("<member><name>Status</name><value>Perhaps</value></member><member><name>Value</name><value/></member>"), envelope(""),
+		inEnvelope("<member><name>Status</name><value>Success</value></member>"), inEnvelope("<member><name>Value</name><value/></member>"),
+		inEnvelope("<member><name>Status</name><value>Perhaps</value></member><member><name>Value</name><value/></member>"), inEnvelope(""),
 	} {
 		if _, _, err := read(bad); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", bad, err)

@@ -10,7 +10,6 @@ const (
 	elMethodResponse
 	elParams
 	elParam
-	elFault
 	elValue
 	elString
 	elInt
@@ -40,31 +39,18 @@ func elementNamed(name []byte) element {
 		return elArray
 	case "data":
 		return elData
-	case "string":
-		return elString
-	case "int", "i4", "i8", "i1", "i2", "ex:i8":
-		return elInt
 	case "boolean":
 		return elBoolean
-	case "double":
-		return elDouble
-	case "dateTime.iso8601":
-		return elDateTime
-	case "base64":
-		return elBase64
-	case "nil", "ex:nil":
-		return elNil
-	case "methodResponse":
-		return elMethodResponse
-	case "params":
-		return elParams
-	case "param":
-		return elParam
-	case "fault":
-		return elFault
 	default:
-		return elNone
+		return rareElements[string(name)]
 	}
+}
+
+// rareElements are those of which an answer holds few.
+var rareElements = map[string]element{
+	"string": elString, "int": elInt, "i4": elInt, "i8": elInt, "i1": elInt, "i2": elInt, "ex:i8": elInt, "double": elDouble,
+	"dateTime.iso8601": elDateTime, "base64": elBase64, "nil": elNil, "ex:nil": elNil,
+	"methodResponse": elMethodResponse, "params": elParams, "param": elParam,
 }
 
 // tag is one start or end tag. An empty-element tag is a start tag with empty set, for which no end tag follows.

@@ -150,8 +150,7 @@ func TestCancelTaskAsksOnlyWhatCanBeCancelled(t *testing.T) {
 func TestTaskSlotsComeBackWithEventsAndWithANewSession(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	n := 0
-	s.on("Async.VM.start", func([]node) string { n++; return success(fmt.Sprintf("<value>OpaqueRef:t</value>")) })
+	s.on("Async.VM.start", func([]node) string { return success("<value>OpaqueRef:t</value>") })
 	s.on("event.from", func([]node) string { return taskEvents("1", taskRecord(TaskStatusSuccess, 1, "")) })
 	c, ctx := s.connect(func(cfg *Config) { cfg.MaxTasks = 1 }), context.Background()
 	start := func() error { _, err := c.Call(ctx, "Async.VM.start", VMRef("OpaqueRef:vm"), false, false); return err }

@@ -292,6 +292,9 @@ func (d *Download) readHead() error {
 	return nil
 }
 
+// errUnconfirmed takes the place of ErrOutcomeUnknown: an export has no outcome but its data, and that can be had again.
+var errUnconfirmed = errors.New("the task that would confirm the export is gone")
+
 // finish asks the task how the export went. cause is why reading ended.
 func (d *Download) finish(cause error) error {
 	clean := errors.Is(cause, io.EOF) && d.left <= 0
@@ -302,9 +305,8 @@ func (d *Download) finish(cause error) error {
 	_, err := d.c.settle(d.ctx, d.Task)
 	d.settled = true
 	switch {
-	case err != nil && errors.Is(err, ErrOutcomeUnknown):
-		// An export has no outcome but its data, and that has to be had again.
-		d.done = &TransportError{Op: d.op, Endpoint: d.conn.endpoint.Host, Phase: PhaseAnswer, Read: true, Err: fmt.Errorf("unconfirmed: %v", err)}
+	case errors.Is(err, ErrOutcomeUnknown):
+		d.done = &TransportError{Op: d.op, Endpoint: d.conn.endpoint.Host, Phase: PhaseAnswer, Read: true, Err: errUnconfirmed}
 	case err != nil:
 		d.done = fmt.Errorf("%s: %w", d.op, err)
 	case clean:

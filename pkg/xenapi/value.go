@@ -185,21 +185,16 @@ func parseCompactTime(text string) (time.Time, bool) {
 	if len(text) != 18 || text[8] != 'T' || text[11] != ':' || text[14] != ':' || text[17] != 'Z' {
 		return time.Time{}, false
 	}
-	number := func(part string) int {
-		n := 0
-		for i := 0; i < len(part); i++ {
-			if part[i] < '0' || part[i] > '9' {
-				return -1
-			}
-			n = n*10 + int(part[i]-'0')
+	ok := true
+	number := func(from, to int) (n int) {
+		for _, c := range []byte(text[from:to]) {
+			ok = ok && c >= '0' && c <= '9'
+			n = n*10 + int(c-'0')
 		}
 		return n
 	}
-	year, month, day := number(text[:4]), number(text[4:6]), number(text[6:8])
-	hour, minute, second := number(text[9:11]), number(text[12:14]), number(text[15:17])
-	if year < 0 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59 {
-		return time.Time{}, false
-	}
-	t := time.Date(year, time.Month(month), day, hour, minute, second, 0, time.UTC)
-	return t, t.Day() == day
+	fields := [6]int{number(0, 4), number(4, 6), number(6, 8), number(9, 11), number(12, 14), number(15, 17)}
+	t := time.Date(fields[0], time.Month(fields[1]), fields[2], fields[3], fields[4], fields[5], 0, time.UTC)
+	// time.Date puts what is out of range into range; that is how it is found.
+	return t, ok && fields == [6]int{t.Year(), int(t.Month()), t.Day(), t.Hour(), t.Minute(), t.Second()}
 }
