@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,13 +39,13 @@ func (i *importer) run(fill func() error) error {
 	if err == nil {
 		err = fill()
 	}
+	for _, vm := range i.vms {
+		i.setOperation(vm, "") // which must be gone before they can be destroyed
+	}
 	if err != nil && !i.force {
 		for _, undo := range slices.Backward(i.undo) {
 			undo()
 		}
-	}
-	for _, vm := range i.vms {
-		i.setOperation(vm, "")
 	}
 	if err == nil {
 		i.result = i.importedVMs()
@@ -98,7 +99,7 @@ func (i *importer) create(o xva.Object, replaced map[string]any) (string, error)
 	ref := value.(string)
 	i.refs[o.ID] = ref
 	i.undo = append(i.undo, func() {
-		if _, err := i.call(o.Class+".destroy", ref); err != nil {
+		if _, err := i.callIn(context.WithoutCancel(i.ctx), o.Class+".destroy", ref); err != nil {
 			i.Logf("undo of import: destroy %s %s: %v", o.Class, ref, err)
 		}
 	})

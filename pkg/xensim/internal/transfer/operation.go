@@ -150,5 +150,16 @@ func ioError(err error) error {
 
 // call runs a message as the client whose request this is.
 func (o *operation) call(message string, params ...any) (any, error) {
-	return o.Dispatch(o.ctx, xapi.Request{Method: message, Params: append([]any{o.x.Session}, params...), Host: o.Coordinator()})
+	return o.callIn(o.ctx, message, params...)
+}
+
+// callIn is call for what must be done though the task was cancelled.
+func (o *operation) callIn(ctx context.Context, message string, params ...any) (any, error) {
+	return o.Dispatch(ctx, xapi.Request{Method: message, Params: append([]any{o.x.Session}, params...), Host: o.coordinator()})
+}
+
+func (o *operation) coordinator() string {
+	o.Lock()
+	defer o.Unlock()
+	return o.Coordinator()
 }
