@@ -33,9 +33,17 @@ type Options struct {
 	HTTP       bool      // plain HTTP instead of TLS
 	Profile    string    // 24.19 (default) or 26.17
 	Faults     []Fault
-	VNC        string // address of a VNC server that all consoles show instead of the built-in screen
+	VNC        string    // address of a VNC server that all consoles show instead of the built-in screen
+	Durations  Durations // how long operations take; unset ones as on a small idle pool
+	Guests     Guests    // what runs in VMs
 	Logf       func(format string, args ...any)
 }
+
+// Durations are how long operations take in the pool's time.
+type Durations = classes.Durations
+
+// Guests say what runs in VMs: whether they have an agent, and when it reports.
+type Guests = classes.Guests
 
 // Fault is one line of a fault plan: which calls it befalls and what happens to them.
 type Fault = xapi.Fault
@@ -122,9 +130,14 @@ func (p *Pool) load() error {
 	p.Lock()
 	defer p.Unlock()
 	if p.options.State != nil {
-		return p.DB().Load(p.options.State)
+		if err := p.DB().Load(p.options.State); err != nil {
+			return err
+		}
+	} else if err := demoPool(p.Pool, p.options.Hosts); err != nil {
+		return err
 	}
-	return demoPool(p.Pool, p.options.Hosts)
+	p.Started()
+	return nil
 }
 
 // Start serves at the address, host:port with port 0 for any. The coordinator listens there; each other host listens

@@ -14,9 +14,10 @@ import (
 
 // Identities: what differs from run to run and must be mapped from the recording to the simulator by first appearance.
 var (
-	refPattern  = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}`)
-	idPattern   = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}|DummyRef:\|[0-9a-f-]{36}\||\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b|\b\d{20},\d{20}\b`)
-	timePattern = regexp.MustCompile(`\b20\d{6}T\d\d:\d\d:\d\dZ`)
+	refPattern   = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}`)
+	idPattern    = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}|DummyRef:\|[0-9a-f-]{36}\||\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b|\b\d{20},\d{20}\b`)
+	trackPattern = regexp.MustCompile(`trackid=[0-9a-f]{32}`) // digest of the session's reference
+	timePattern  = regexp.MustCompile(`\b20\d{6}T\d\d:\d\d:\d\dZ`)
 )
 
 // volatile names the members whose values depend on time, load or the machine.
@@ -25,7 +26,8 @@ var volatile = map[string]string{
 	"memory_free": "load", "VCPUs_utilisation": "load", "utilisation": "load", "backtrace": "place in the real one's source",
 	"physical_utilisation": "sparse allocation of the stand-in storage", "virtual_allocation": "sum over disks of the stand-in storage",
 	"servertime": "time", "last_updated": "time", "timestamp": "time", "progress": "how far an operation has come",
-	"domid":   "count of starts since the host booted",
+	"domid":         "count of starts since the host booted",
+	"generation_id": "chance", "agent_start_time": "time",
 	"session": "number of sessions", "task": "number of tasks", "task_id": "reference",
 }
 
@@ -34,10 +36,12 @@ type mapping struct {
 	toActual   map[string]string
 	toRecorded map[string]string
 	address    string
+	recorded   map[string]object               // records of the recording by reference, as they are first seen
+	lookup     func(ref string) (object, bool) // the simulator's record of a reference
 }
 
 func newMapping() *mapping {
-	m := &mapping{toActual: map[string]string{}, toRecorded: map[string]string{}}
+	m := &mapping{toActual: map[string]string{}, toRecorded: map[string]string{}, recorded: map[string]object{}}
 	for _, same := range []string{"00000000-0000-0000-0000-000000000000", "11111111-2222-3333-4444-555555555555",
 		"OpaqueRef:00000000-0000-0000-0000-000000000000", "OpaqueRef:11111111-1111-1111-1111-111111111111"} {
 		m.toActual[same], m.toRecorded[same] = same, same
@@ -48,7 +52,9 @@ func newMapping() *mapping {
 func (m *mapping) volatileAddress(address string) { m.address = address }
 
 func (m *mapping) clone() *mapping {
-	return &mapping{maps.Clone(m.toActual), maps.Clone(m.toRecorded), m.address}
+	c := *m
+	c.toActual, c.toRecorded = maps.Clone(m.toActual), maps.Clone(m.toRecorded)
+	return &c
 }
 
 // actual rewrites text of the recording for the simulator.
@@ -361,10 +367,12 @@ func (m *mapping) likeness(recorded, actual any) int {
 	for name, v := range r {
 		text, isText := v.(string)
 		if !isText {
-			if n, ok := v.(json.Number); !ok || a[name] != n {
-				continue
+			switch v := v.(type) {
+			case json.Number, bool:
+				if a[name] == v {
+					score++
+				}
 			}
-			score++
 			continue
 		}
 		if m.actual(text) != a[name] || text == "" {
@@ -410,33 +418,74 @@ func (c *comparison) arrays(path string, recorded, actual []any) {
 		}
 		restRecorded = append(restRecorded, fmt.Sprint(v))
 	}
-	for _, text := range sortedNames(left) {
-		for range left[text] {
+	for _, v := range actual {
+		if text := fmt.Sprint(v); left[text] > 0 {
+			left[text]--
 			restActual = append(restActual, text)
 		}
 	}
 	c.rest(path, restRecorded, restActual)
 }
 
-// rest compares the elements of two sets that are not known to be the same. Identities that were never seen before
-// may be any of each other; only when one is left on each side can it be learnt which.
+// rest compares the elements of two sets that are not known to be the same. References that were never seen before are
+// matched by the likeness of their records, as far as the recording shows them later, else by their place.
 func (c *comparison) rest(path string, recorded, actual []string) {
-	if len(recorded) == 1 && len(actual) == 1 {
-		c.text(path, recorded[0], actual[0])
+	c.ids.pairByRecords(recorded, actual)
+	recorded = slices.DeleteFunc(recorded, func(r string) bool {
+		i := slices.Index(actual, c.ids.toActual[r])
+		if i >= 0 {
+			actual = slices.Delete(actual, i, i+1)
+		}
+		return i >= 0
+	})
+	for i := range recorded {
+		c.text(path, recorded[i], actual[i])
+	}
+}
+
+// pairByRecords learns which of two lots of references are the same objects, from their records.
+func (m *mapping) pairByRecords(recorded, actual []string) {
+	was, is := object{}, object{}
+	for _, ref := range recorded {
+		if record, ok := m.recorded[ref]; ok {
+			was[ref] = record
+		}
+	}
+	for _, ref := range actual {
+		if record, ok := m.lookup(ref); ok {
+			is[ref] = record
+		}
+	}
+	m.pairObjects(was, is)
+}
+
+// learnRecords notes every record that an answer of the recording shows.
+func (m *mapping) learnRecords(e *exchange) {
+	if e.Response.Body == nil || e.Protocol == "http" {
 		return
 	}
-	for i, r := range recorded {
-		_, known := c.ids.toActual[r]
-		if known || idPattern.FindString(r) != r {
-			c.differ(path, "recorded %v, actual %v", recorded, actual)
-			return
-		}
-		_ = i
+	got, err := parseAnswer(strings.TrimSuffix(e.Protocol, "1"), *e.Response.Body)
+	if err != nil || got.failed != nil {
+		return
 	}
-	for _, a := range actual {
-		if _, taken := c.ids.toRecorded[a]; taken || idPattern.FindString(a) != a {
-			c.differ(path, "recorded %v, actual %v", recorded, actual)
-			return
+	note := func(ref string, v any) {
+		record, ok := v.(object)
+		if _, known := m.recorded[ref]; ok && !known && record["uuid"] != nil {
+			m.recorded[ref] = record
+		}
+	}
+	result, _ := got.result.(object)
+	for name, v := range result {
+		note(name, v)
+	}
+	if refs := refPattern.FindAllString(*e.Request.Body, -1); strings.HasSuffix(e.method(), ".get_record") && len(refs) > 1 {
+		note(refs[1], got.result)
+	}
+	events, _ := result["events"].([]any)
+	for _, v := range events {
+		if event, ok := v.(object); ok {
+			ref, _ := event["ref"].(string)
+			note(ref, event["snapshot"])
 		}
 	}
 }
@@ -522,6 +571,7 @@ func (c *comparison) scalar(path, recorded, actual string) {
 func (c *comparison) text(path, recorded, actual string) {
 	plain := func(s string) string {
 		s = strings.ReplaceAll(s, c.ids.address, "127.0.0.1")
+		s = trackPattern.ReplaceAllString(s, "trackid=<digest>")
 		return timePattern.ReplaceAllString(idPattern.ReplaceAllString(s, "<id>"), "<time>")
 	}
 	if plain(recorded) != plain(actual) {

@@ -240,7 +240,8 @@ func (b *builder) addClass(name string, methods []string) error {
 		if position[message] == 0 && (!b.limit.includes(m.Since) || b.limit == recordedVersion && len(methods) > 0) {
 			continue // of another version; the recorded server's own list is exact
 		}
-		if err := b.addMessage(class, message, m.Params, m.Result, m.State == "Removed"); err != nil {
+		removed := m.State == "Removed" || b.limit == recordedVersion && removedThen[name+"."+message]
+		if err := b.addMessage(class, message, m.Params, m.Result, removed); err != nil {
 			return fmt.Errorf("message %s: %w", message, err)
 		}
 	}
@@ -274,6 +275,9 @@ func (b *builder) addMessage(class *Class, name string, params [][2]string, resu
 	return nil
 }
 
+// guarded names the fields that newer servers write through a message of its own, and older ones like any other.
+var guarded = map[string]bool{"VM.other_config": true, "VM.platform": true, "VM.blocked_operations": true}
+
 // implicit says whether the server derives the message from the class's fields.
 func (c *Class) implicit(name string) bool {
 	switch name {
@@ -282,7 +286,7 @@ func (c *Class) implicit(name string) bool {
 	}
 	for _, prefix := range []string{"get_", "set_", "add_to_", "remove_from_", "add_", "remove_"} {
 		if field, ok := strings.CutPrefix(name, prefix); ok {
-			if f := c.Field(field); f != nil && (prefix == "get_" || f.Qualifier == "RW") {
+			if f := c.Field(field); f != nil && (prefix == "get_" || f.Qualifier == "RW" || guarded[c.Name+"."+field]) {
 				return true
 			}
 		}
@@ -379,6 +383,9 @@ func lineSet(text string) map[string]bool {
 	}
 	return set
 }
+
+// removedThen names what the recorded version had removed and a newer one has taken back.
+var removedThen = map[string]bool{"VDI.resize_online": true}
 
 type version [3]int
 

@@ -25,15 +25,16 @@ type Pool struct {
 	seen    int64         // generation that waiters were last told of
 	changed chan struct{} // closed at the next change
 
-	handlers map[string]Handler
-	refresh  map[string]func(*Pool, string)
-	sessions map[string]*session
-	tasks    map[string]*task
-	messages messageStore
-	old      oldEvents
-	faults   *FaultPlan
-	calls    callLog
-	routes   []httpRoute
+	handlers  map[string]Handler
+	refresh   map[string]func(*Pool, string)
+	sessions  map[string]*session
+	tasks     map[string]*task
+	messages  messageStore
+	lastAsync chan struct{} // closed when the call that came last has begun
+	old       oldEvents
+	faults    *FaultPlan
+	calls     callLog
+	routes    []httpRoute
 
 	life       context.Context // ends when the toolstack restarts
 	kill       context.CancelCauseFunc

@@ -2,6 +2,7 @@ package xapi
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
@@ -33,8 +34,20 @@ func (p *Pool) Restart(rewind int64) {
 			}
 		}
 	}
+	p.Started()
 	p.db.SetGeneration(max(1, p.db.Generation()-rewind))
 	p.wake()
+}
+
+// Started marks the toolstack as started: it makes what it needs to have and says since when it runs.
+func (p *Pool) Started() {
+	if p.db.Count("user") == 0 {
+		p.Create("user", db.Fields{"short_name": p.User, "fullname": p.User})
+	}
+	if host := p.db.Get("host", p.Coordinator()); host.Exists() {
+		p.RemoveFrom("host", p.Coordinator(), "other_config", "agent_start_time")
+		_ = p.AddTo("host", p.Coordinator(), "other_config", "agent_start_time", fmt.Sprintf("%d.", p.Now().Unix()))
+	}
 }
 
 // Close ends everything and waits for what runs in the background.

@@ -74,9 +74,15 @@ func (p *Pool) startAsync(c *Call, label string) string {
 	c.ctx = ctx
 	c.Task = p.newTask(label, "", c.Session, cancel)
 	p.busy++
+	predecessor, began := p.lastAsync, make(chan struct{})
+	p.lastAsync = began
 	p.work.Go(func() {
 		defer cancel(nil)
+		if predecessor != nil {
+			<-predecessor // calls begin in the order in which they came
+		}
 		p.Lock()
+		close(began)
 		defer p.Unlock()
 		defer func() {
 			p.busy--
@@ -198,6 +204,8 @@ func (p *Pool) collectTasks() {
 	for _, ref := range slices.Clone(p.db.Refs("task")) {
 		t := p.db.Get("task", ref)
 		switch {
+		case p.tasks[ref] == nil:
+			continue // loaded with the state, which may be of any age
 		case pending(t):
 			if now.Sub(t.Time("created")) > taskKeptPending {
 				p.dropTask(ref)
