@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,22 +29,38 @@ type kind interface {
 	testkit.Object
 }
 
-// tellObjects tells each change of Ready of our objects, and the Events about them, as long as the context lives.
+// tellObjects tells each change of Ready of our objects, and the Events about them that say something else, as long as
+// the context lives.
 func (e *environment) tellObjects(ctx context.Context) {
 	lists := []client.ObjectList{
 		&v1alpha1.XenPoolList{}, &v1alpha1.XenFlavorList{}, &v1alpha1.XenClusterImageList{}, &v1alpha1.XenImageList{},
 		&v1alpha1.XenInstanceList{}, &eventsv1.EventList{},
 	}
+	told := &memory{said: map[string]struct{}{}}
 	for _, list := range lists {
-		told := map[string]string{}
-		go e.follow(ctx, list, func(event watch.Event) {
-			who, key, text := sentence(event)
-			if text != "" && told[key] != text {
-				told[key] = text
-				e.story.tell(who, "%s", text)
+		go e.follow(ctx, list, func(change watch.Event) {
+			for _, sentence := range sentences(change) {
+				if told.first(sentence.key) {
+					e.story.tell(sentence.who, "%s", sentence.text)
+				}
 			}
 		})
 	}
+}
+
+// memory knows what has been said.
+type memory struct {
+	mutex sync.Mutex
+	said  map[string]struct{}
+}
+
+// first is true once for each key.
+func (m *memory) first(key string) bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	_, before := m.said[key]
+	m.said[key] = struct{}{}
+	return !before
 }
 
 // follow watches a kind, again whenever the server ends the watch.
@@ -72,26 +90,43 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// sentence is what there is to tell about a change, who says it, and of which object.
-func sentence(event watch.Event) (who, key, text string) {
-	switch object := event.Object.(type) {
+// sentence is something to tell, who says it, and a key that is equal for all who say the same.
+type sentence struct{ who, key, text string }
+
+// sentences are what there is to tell about a change.
+func sentences(change watch.Event) []sentence {
+	switch object := change.Object.(type) {
 	case kind:
-		key = fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())
-		if event.Type == watch.Deleted {
-			return "kubernetes", key, name(object) + " is gone"
+		if change.Type == watch.Deleted {
+			return []sentence{{"kubernetes", string(object.GetUID()) + " gone", name(object) + " is gone"}}
 		}
 		ready := meta.FindStatusCondition(object.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
 		if ready == nil {
-			return "", key, ""
+			return nil
 		}
-		return "kubernetes", key, fmt.Sprintf("%s: Ready=%s %s: %s", name(object), ready.Status, ready.Reason, ready.Message)
+		text := fmt.Sprintf("%s: Ready=%s %s", name(object), ready.Status, because(ready.Reason, ready.Message))
+		return []sentence{{"kubernetes", key(object.GetUID(), ready.Reason, ready.Message), text}}
 	case *eventsv1.Event:
-		if event.Type == watch.Deleted {
-			return "", "", ""
+		about := object.Regarding
+		if change.Type == watch.Deleted || !strings.HasPrefix(about.APIVersion, v1alpha1.GroupVersion.Group+"/") || object.Note == "as asked" {
+			return nil
 		}
-		return "event", string(object.UID), fmt.Sprintf("%s/%s: %s: %s", strings.ToLower(object.Regarding.Kind), object.Regarding.Name, object.Reason, object.Note)
+		text := fmt.Sprintf("%s/%s: %s", strings.ToLower(about.Kind), about.Name, because(object.Reason, object.Note))
+		return []sentence{{"event", key(about.UID, object.Reason, object.Note), text}}
 	}
-	return "", "", ""
+	return nil
+}
+
+// key is of an object and what is said of it: conditions and Events say the same.
+func key(uid types.UID, reason, message string) string {
+	return strings.Join([]string{string(uid), reason, message}, "|")
+}
+
+func because(reason, message string) string {
+	if message == "" {
+		return reason
+	}
+	return reason + ": " + message
 }
 
 func name(object client.Object) string {
@@ -165,6 +200,9 @@ func (e *environment) callsAfter(ctx context.Context, client *http.Client, seen 
 
 // changes is false for what only reads.
 func changes(method string) bool {
+	if strings.Contains(method, "/xensim/") { // ourselves, asking for this
+		return false
+	}
 	class, verb, _ := strings.Cut(strings.TrimPrefix(method, "Async."), ".")
 	return class != "event" && class != "session" && class != "system" && !strings.HasPrefix(verb, "get_")
 }

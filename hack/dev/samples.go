@@ -63,7 +63,7 @@ func (e *environment) waitSamples(ctx context.Context, options options) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		missing := e.notReady(waiting, objects)
+		missing := e.notReady(ctx, objects)
 		if missing == nil {
 			e.story.tell("demo", "every sample is Ready")
 			return e.showTables(ctx)

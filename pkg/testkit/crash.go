@@ -23,8 +23,8 @@ const sparse = 4
 // Workflow is a story that must end the same way wherever the manager dies in it.
 type Workflow struct {
 	Name string
-	// Simulator is the pool to start from.
-	Simulator xensim.Options
+	// Simulator says what pool to start from; nil is the demonstration pool.
+	Simulator func(t testing.TB) xensim.Options
 	// Setup brings the world to where the story begins and waits until it is there. A manager runs.
 	Setup func(t testing.TB, w *World)
 	// Drive does what the user does, and waits for nothing.
@@ -114,7 +114,11 @@ func (workflow Workflow) KilledAfter(t testing.TB, environment *Environment, run
 // begin makes a world and brings it to where the story begins.
 func (workflow Workflow) begin(t testing.TB, environment *Environment, run RunManager) *World {
 	t.Helper()
-	w := NewWorld(t, environment, run, workflow.Simulator)
+	var options xensim.Options
+	if workflow.Simulator != nil {
+		options = workflow.Simulator(t)
+	}
+	w := NewWorld(t, environment, run, options)
 	w.StartManager()
 	w.WaitReady(t, Pool(PoolName).Object())
 	if workflow.Setup != nil {

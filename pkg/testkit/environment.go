@@ -9,11 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit/controlplane"
@@ -81,6 +83,7 @@ func (s *sharedEnvironment) stop() {
 }
 
 func startEnvironment() (_ *Environment, err error) {
+	log.SetLogger(logr.Discard()) // what controller-runtime says outside of a manager
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	plane, err := controlplane.Start(ctx, controlplane.Options{})

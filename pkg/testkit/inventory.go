@@ -43,9 +43,12 @@ func (w *World) inventory() []string {
 		return fmt.Sprintf("%s of %q attached=%v", r["device"], nameIn(vms, r["VM"]), r["currently_attached"])
 	})
 	ours("VTPM", func(r map[string]any) string { return fmt.Sprintf("of %q", nameIn(vms, r["VM"])) })
-	ours("task", func(r map[string]any) string {
-		return fmt.Sprintf("%q %s", r["name_label"], strings.ToLower(fmt.Sprint(r["status"])))
-	})
+	for ref, r := range w.Simulator.Records("task") {
+		status := strings.ToLower(fmt.Sprint(r["status"]))
+		if _, old := w.oldTasks[ref]; !old || status == "pending" {
+			lines = append(lines, fmt.Sprintf("task %q %s", r["name_label"], status))
+		}
+	}
 	slices.Sort(lines)
 	return lines
 }

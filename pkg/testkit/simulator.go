@@ -1,9 +1,15 @@
 package testkit
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/rand"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/kubexen/kubexen/pkg/testkit/controlplane"
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
@@ -38,6 +44,24 @@ func StartSimulator(t testing.TB, options xensim.Options) *Simulator {
 		t.Fatalf("start a simulated pool: %v", err)
 	}
 	return &Simulator{Pool: pool, Endpoint: endpoint, User: options.User, Password: options.Password}
+}
+
+// RecordedState is the pool that the recordings of a real XenAPI were made on: one host, its templates, no VMs.
+func RecordedState(t testing.TB) io.Reader {
+	t.Helper()
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	compressed, err := os.ReadFile(filepath.Join(root, "pkg", "xensim", "testdata", "state.json.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := gzip.NewReader(bytes.NewReader(compressed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
 }
 
 // Insert makes an object in the pool's database as if somebody else had made it, and returns its reference.

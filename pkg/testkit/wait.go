@@ -38,8 +38,11 @@ func Eventually(t testing.TB, what string, holds func(ctx context.Context) error
 func until(ctx context.Context, what string, holds func(ctx context.Context) error) error {
 	var complaint error
 	err := wait.PollUntilContextCancel(ctx, pollEvery, true, func(ctx context.Context) (bool, error) {
-		complaint = holds(ctx)
-		return complaint == nil, nil
+		now := holds(ctx)
+		if now == nil || ctx.Err() == nil || complaint == nil { // the last complaint is not that time is over
+			complaint = now
+		}
+		return now == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait until %s: %w", what, errors.Join(err, complaint))

@@ -57,6 +57,9 @@ type World struct {
 	log       lockedBuffer // of all managers that ran
 	strangers strangers
 	secrets   []string
+	// oldTasks were there before us, or when a manager was killed. A finished task whose reference died with its manager
+	// cannot be told from anybody else's; the pool collects it. A pending one is counted all the same.
+	oldTasks map[string]map[string]any
 
 	manager *runningManager
 }
@@ -67,6 +70,7 @@ func NewWorld(t testing.TB, environment *Environment, run RunManager, options xe
 	w := &World{Environment: environment, t: t, run: run}
 	w.Simulator = StartSimulator(t, options)
 	w.strangers = addStrangers(t, w.Simulator)
+	w.oldTasks = w.Simulator.Records("task")
 	w.Namespace = environment.Namespace(t)
 	w.NeverShow(w.Simulator.Password)
 	w.createPool()
@@ -125,7 +129,10 @@ func (w *World) StartManager() *Fence {
 func (w *World) StopManager() { w.endManager(false) }
 
 // KillManager ends the manager as a SIGKILL would: from this moment nothing leaves it.
-func (w *World) KillManager() { w.endManager(true) }
+func (w *World) KillManager() {
+	w.endManager(true)
+	w.oldTasks = w.Simulator.Records("task")
+}
 
 func (w *World) endManager(kill bool) {
 	w.t.Helper()
