@@ -73,6 +73,7 @@ func (w *World) domainStarts(vm, host string, paused bool) {
 // nextDomain gives a VM a new domain on a host.
 func (w *World) nextDomain(vm, host string) {
 	w.domids[host]++
+	delete(w.scheduled, vm)
 	r := w.DB().Get("VM", vm)
 	kind := domainType(r)
 	cpu := w.DB().Get("host", host).Map("cpu_info")
@@ -172,6 +173,7 @@ func (w *World) refreshWithDevices(vm string) {
 	for _, vbd := range r.Strs("VBDs") {
 		w.Refresh("VBD", vbd)
 	}
+	w.refreshDisks(vm)
 	for _, vif := range r.Strs("VIFs") {
 		w.Refresh("VIF", vif)
 	}

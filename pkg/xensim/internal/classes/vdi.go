@@ -197,7 +197,7 @@ func (w *World) destroyVDI(ref string) error {
 	vbds := vdi.Strs("VBDs")
 	w.DB().Delete("VDI", ref)
 	for _, vbd := range vbds {
-		w.deleteVBD(vbd)
+		w.DB().Delete("VBD", vbd) // its metrics stay, as on a real server
 	}
 	if vdi.Str("type") != "suspend" {
 		return nil

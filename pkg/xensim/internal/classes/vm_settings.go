@@ -63,6 +63,10 @@ func (w *World) registerVMSettings() {
 		return nil
 	})
 	w.handle("VM.set_suspend_VDI", w.vmSetSuspendVDI)
+	w.handle("VM.set_actions_after_crash", func(c *xapi.Call) error {
+		w.Set("VM", c.Self(), db.Fields{"actions_after_crash": c.Str("value")})
+		return nil
+	})
 	w.registerOrder()
 	w.registerPolicies()
 }
@@ -213,7 +217,7 @@ func (w *World) setLimits(c *xapi.Call, operation string, change func(memoryLimi
 		})
 		w.updateMemoryOverhead(vm)
 		if r.Str("power_state") == powerRunning {
-			w.balloon(vm, r, limits)
+			w.balloon(vm, r)
 		}
 		return nil
 	})
@@ -232,12 +236,10 @@ func checkLimits(vm db.Record, facts vmFacts, limits memoryLimits) error {
 }
 
 // balloon lets a running guest take or give memory as its new limits say.
-func (w *World) balloon(vm string, r db.Record, limits memoryLimits) {
+func (w *World) balloon(vm string, r db.Record) {
 	if r.Bool("is_control_domain") {
 		w.Set("VM", vm, db.Fields{"requires_reboot": true})
-		return
 	}
-	w.Set("VM", vm, db.Fields{"memory_target": limits.dynamicMax})
 	w.updateHostMemory(r.Str("resident_on"))
 }
 
@@ -293,8 +295,8 @@ func (w *World) setShadow(c *xapi.Call, operation string, multiplier float64) er
 		}
 		if operation == "changing_shadow_memory" {
 			w.Set("VM", vm, db.Fields{"HVM_shadow_multiplier": multiplier})
-			w.updateMemoryOverhead(vm)
 		}
+		w.updateMemoryOverhead(vm)
 		return nil
 	})
 }
