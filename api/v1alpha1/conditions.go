@@ -95,8 +95,6 @@ const (
 	ReasonPoolPaused = "PoolPaused"
 	// ReasonPoolInUse says the pool cannot be deleted while instances live on it.
 	ReasonPoolInUse = "PoolInUse"
-	// ReasonUnsupportedVersion says the pool runs a version that the operator does not know.
-	ReasonUnsupportedVersion = "UnsupportedVersion"
 )
 
 // Reasons of images, and of instances that wait for one.
@@ -156,8 +154,6 @@ const (
 	ReasonInstanceBusy = "InstanceBusy"
 	// ReasonObserved says managementPolicy Observe: the VM is shown and never touched.
 	ReasonObserved = "Observed"
-	// ReasonChangesPending says changes of disks or networks are in flight or held; see status.pendingChanges.
-	ReasonChangesPending = "ChangesPending"
 	// ReasonDeviceInUse says a device number or a disk that the spec names is taken.
 	ReasonDeviceInUse = "DeviceInUse"
 	// ReasonOperationBlocked says an administrator blocked the act on the VM (blocked_operations); it is tried again.
