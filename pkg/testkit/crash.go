@@ -74,6 +74,7 @@ type Ending struct {
 func (workflow Workflow) Undisturbed(t testing.TB, environment *Environment, run RunManager) (Ending, error) {
 	t.Helper()
 	w := workflow.begin(t, environment, run)
+	defer w.Close()
 	w.manager.fence.Arm(0)
 	workflow.Drive(t, w)
 	if err := workflow.finish(w); err != nil {
@@ -88,6 +89,7 @@ func (workflow Workflow) Undisturbed(t testing.TB, environment *Environment, run
 func (workflow Workflow) KilledAfter(t testing.TB, environment *Environment, run RunManager, k int, undisturbed Ending) error {
 	t.Helper()
 	w := workflow.begin(t, environment, run)
+	defer w.Close()
 	first := w.manager.fence
 	first.Arm(k)
 	workflow.Drive(t, w)

@@ -74,11 +74,15 @@ func NewWorld(t testing.TB, environment *Environment, run RunManager, options xe
 	w.Namespace = environment.Namespace(t)
 	w.NeverShow(w.Simulator.Password)
 	w.createPool()
-	t.Cleanup(func() {
-		w.StopManager()
-		w.wipe()
-	})
+	t.Cleanup(w.Close)
 	return w
+}
+
+// Close stops the manager and removes all objects of ours from the cluster, for the next world. The test's end does it
+// too.
+func (w *World) Close() {
+	w.StopManager()
+	w.wipe()
 }
 
 // NeverShow adds a text that may not appear in a status, an Event, a log, or on the pool.
@@ -108,7 +112,7 @@ type runningManager struct {
 	ended  chan error
 }
 
-// StartManager starts a manager, and waits until it is connected to the pool.
+// StartManager starts a manager and returns its fence.
 func (w *World) StartManager() *Fence {
 	w.t.Helper()
 	if w.manager != nil {
@@ -158,7 +162,7 @@ func (w *World) endManager(kill bool) {
 	w.manager = nil
 }
 
-// Until waits until a condition holds. It returns errKilled when the manager's fence fell before.
+// until waits until a condition holds. It returns errKilled when the manager's fence fell before.
 func (w *World) until(what string, holds func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(w.t.Context(), Patience, fmt.Errorf("%s are over", Patience))
 	defer cancel()
@@ -166,15 +170,21 @@ func (w *World) until(what string, holds func(context.Context) error) error {
 	if w.manager != nil {
 		killed = w.manager.fence.Killed()
 	}
-	return until(ctx, what, func(ctx context.Context) error {
+	dead := false
+	err := until(ctx, what, func(ctx context.Context) error {
 		select {
 		case <-killed:
+			dead = true
 			cancel()
 			return errKilled
 		default:
 			return holds(ctx)
 		}
 	})
+	if dead {
+		return errKilled
+	}
+	return err
 }
 
 // atRest waits until the manager has made no action for a while.
