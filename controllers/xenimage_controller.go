@@ -92,9 +92,8 @@ func (r *imageReconciler[T]) pass(ctx context.Context, scope *reconcile.Scope[T]
 	if err != nil {
 		return r.withoutPool(ctx, scope, img, err), nil
 	}
-	if uuid := img.Spec.Source.Existing.TemplateUUID; uuid != "" {
-		handle.WakeOnVM(uuid, img.Key)
-	}
+	existing := img.Spec.Source.Existing
+	handle.WakeOn(existing.TemplateUUID+existing.VDIUUID, img.Key) // one of the two is set
 	var facts image.Facts
 	handle.Cache.View(func(v xencache.View) { facts = image.Observe(v, handle.Installation, img) })
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)

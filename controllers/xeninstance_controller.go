@@ -198,7 +198,7 @@ func (s *instanceScope) watchVM() {
 		uuid = existing.UUID
 	}
 	if uuid != "" {
-		s.pool.WakeOnVM(uuid, s.key())
+		s.pool.WakeOn(uuid, s.key())
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/xencache"
@@ -145,7 +146,36 @@ func (r *poolReconciler) sweep(ctx context.Context, scope *reconcile.Scope[*v1al
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	return r.ages.Sweep(ctx, handle, facts.Orphans, r.runtime.Clock.Now())
+	return r.sweepTrash(ctx, handle, facts.Inventory.Trash).
+		Join(r.ages.Sweep(ctx, handle, facts.Orphans, r.runtime.Clock.Now()))
+}
+
+const (
+	// trashBatch is how many VMs one pass destroys at most: a pass is short, and the next follows at once.
+	trashBatch = 5
+	// trashRetry is how long to leave alone what could not be destroyed. It stays in the trash, where its date shows.
+	trashRetry = 10 * time.Minute
+)
+
+// sweepTrash destroys the VMs whose retention is over.
+func (r *poolReconciler) sweepTrash(ctx context.Context, handle *pool.Handle, trash []pool.Trashed) reconcile.Outcome {
+	now := r.runtime.Clock.Now()
+	expired, next := pool.Expired(trash, handle.Pool.Spec.TrashRetention(), now)
+	outcome := reconcile.Done()
+	if !next.IsZero() {
+		outcome = outcome.After(next.Sub(now))
+	}
+	for _, vm := range expired[:min(len(expired), trashBatch)] {
+		err := handle.ClaimWriter(ctx)
+		if err == nil {
+			_, err = instance.DestroyTrashed(ctx, handle.Client, handle.Cache, handle.Installation, vm.Ref)
+		}
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Info("a VM in the trash could not be destroyed", "uuid", vm.UUID, "owner", vm.Owner.String(), "error", err.Error())
+			return outcome.After(trashRetry)
+		}
+	}
+	return outcome
 }
 
 // poolsOfSecret finds the pools that a Secret concerns.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/pool"
@@ -73,10 +74,13 @@ func noBase(image Image, f Facts) reconcile.Outcome {
 		name = defaultBase
 	}
 	if len(f.Bases) == 0 {
-		return reconcile.Terminal(v1alpha1.ReasonTemplateNotFound, fmt.Sprintf("the pool has no template %q; name one in spec.templateName", name))
+		return reconcile.Terminal(v1alpha1.ReasonTemplateNotFound, fmt.Sprintf("the pool has no template %q; name one in spec.templateName", name)).After(lookAgain)
 	}
-	return reconcile.Terminal(v1alpha1.ReasonAmbiguousName, fmt.Sprintf("the pool has %d templates %q; name another in spec.templateName", len(f.Bases), name))
+	return reconcile.Terminal(v1alpha1.ReasonAmbiguousName, fmt.Sprintf("the pool has %d templates %q; name another in spec.templateName", len(f.Bases), name)).After(lookAgain)
 }
+
+// lookAgain is how often a name is looked up again: of a thing that is known by name alone no event tells us.
+const lookAgain = time.Minute
 
 func hasTemplate(_ Image, f Facts, _ string) bool { return f.Template != nil }
 

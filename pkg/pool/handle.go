@@ -131,10 +131,10 @@ func (h *Handle) ReleaseTask(key xencache.Key) { h.runner.wake(h.runner.slots.re
 // FollowTask wakes key, and gives its slot back, when the task has ended or is gone.
 func (h *Handle) FollowTask(task xenapi.TaskRef, key xencache.Key) { h.Cache.WakeOnTask(task, key) }
 
-// WakeOnVM wakes key with every change of a VM that carries no mark, until Forget.
-func (h *Handle) WakeOnVM(uuid string, key xencache.Key) { h.Cache.WakeOnVM(uuid, key) }
+// WakeOn wakes key with every change of a VM or disk that carries no mark, until Forget.
+func (h *Handle) WakeOn(uuid string, key xencache.Key) { h.Cache.WakeOn(uuid, key) }
 
-// Forget ends WakeOnVM for key, and gives up its place among the task slots.
+// Forget ends WakeOn for key, and gives up its place among the task slots.
 func (h *Handle) Forget(key xencache.Key) {
 	h.Cache.Forget(key)
 	h.ReleaseTask(key)

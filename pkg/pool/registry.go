@@ -210,14 +210,24 @@ func (g *Registry) runner(name string) *runner {
 
 // Source makes a controller's queue known as the one for keys of kind: what changes on a pool, and what ends there,
 // is queued for its owner.
-func (g *Registry) Source(kind string) source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.queues[kind] = append(g.queues[kind], queue)
-		return nil
-	})
+func (g *Registry) Source(kind string) source.Source { return keySource{g, kind} }
+
+// keySource brings what happens on the pools to one controller.
+type keySource struct {
+	registry *Registry
+	kind     string
 }
+
+// Start implements source.Source.
+func (s keySource) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	s.registry.queues[s.kind] = append(s.registry.queues[s.kind], queue)
+	return nil
+}
+
+// String is how the source is called in logs.
+func (s keySource) String() string { return "pools: what happens to each " + s.kind }
 
 // wake queues a key after a while.
 func (g *Registry) wake(key xencache.Key, after time.Duration) {

@@ -299,7 +299,16 @@ func (r *runner) kill(c *connection, why *Problem) {
 	r.pokeLocked()
 }
 
+// setUsable is called when all of the pool is known. Its other members are, too, from then on: one of them may be the
+// next coordinator.
 func (r *runner) setUsable(c *connection) {
+	var members []string
+	r.cache.View(func(v xencache.View) {
+		for _, host := range v.Hosts() {
+			members = append(members, host.Address)
+		}
+	})
+	c.client.AddMembers(members...)
 	r.mu.Lock()
 	r.state.Usable, r.state.UnusableSince = true, time.Time{}
 	if p := r.state.Problem; reflect.DeepEqual(c.settings, r.settings) || p != nil && !p.stalled() {

@@ -99,7 +99,7 @@ func (b *batch) vmChanged(ref xenapi.VMRef, old, row *xenapi.VM) {
 	if old != nil {
 		// The VM may have lost its mark or be gone altogether: the present state no longer tells whose it was.
 		b.addOwner(VMMarks(old))
-		b.watch.ofVM(old.UUID, b.keys)
+		b.watch.of(old.UUID, b.keys)
 	}
 	if old == nil || row == nil || VMMarks(old) != VMMarks(row) || old.IsATemplate != row.IsATemplate ||
 		old.OtherConfig[MarkTrashedAt] != row.OtherConfig[MarkTrashedAt] {
@@ -111,6 +111,7 @@ func (b *batch) vdiChanged(ref xenapi.VDIRef, old, row *xenapi.VDI) {
 	b.vdis[ref] = struct{}{}
 	if old != nil {
 		b.addOwner(VDIMarks(old))
+		b.watch.of(old.UUID, b.keys)
 	}
 	if old == nil || row == nil || VDIMarks(old) != VDIMarks(row) {
 		b.counts = true
@@ -175,6 +176,7 @@ func (b *batch) change() Change {
 	for ref := range b.vdis {
 		if vdi := b.state.vdis.rows[ref]; vdi != nil {
 			b.addOwner(VDIMarks(vdi))
+			b.watch.of(vdi.UUID, b.keys)
 		}
 		for _, vbd := range b.state.vbdsOfVDI.refs[ref] {
 			b.vms[b.state.vbds.rows[vbd].VM] = struct{}{}
@@ -183,7 +185,7 @@ func (b *batch) change() Change {
 	for ref := range b.vms {
 		if vm := b.state.vms.rows[ref]; vm != nil {
 			b.addOwner(VMMarks(vm))
-			b.watch.ofVM(vm.UUID, b.keys)
+			b.watch.of(vm.UUID, b.keys)
 		}
 	}
 	keys := make([]Key, 0, len(b.keys))

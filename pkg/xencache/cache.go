@@ -137,10 +137,11 @@ func (c *Cache) WakeOnTask(task xenapi.TaskRef, key Key) {
 	}
 }
 
-// WakeOnVM queues key with every change of the VM with the uuid, which need not carry a mark, until Forget.
-func (c *Cache) WakeOnVM(uuid string, key Key) { c.watch.addVM(uuid, key) }
+// WakeOn queues key with every change of the VM or disk with the uuid, which need not carry a mark nor be there yet,
+// until Forget or until another uuid takes its place.
+func (c *Cache) WakeOn(uuid string, key Key) { c.watch.add(uuid, key) }
 
-// Forget ends what WakeOnVM began for key.
+// Forget ends what WakeOn began for key.
 func (c *Cache) Forget(key Key) { c.watch.forget(key) }
 
 // taskEnded reports whether a task has come to its end, good or bad.

@@ -83,6 +83,9 @@ func (f *feed) step(ctx context.Context) error {
 // from asks the source, and refuses an answer of another session than the first.
 func (f *feed) from(ctx context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
 	answer, err := f.source.EventFrom(ctx, classes, token, wait)
+	if errors.Is(err, xenapi.ErrEventsLost) {
+		return answer, ErrNewSession
+	}
 	if err != nil {
 		return answer, fmt.Errorf("follow the pool's events: %w", err)
 	}

@@ -151,7 +151,7 @@ func TestAnUnmarkedVMWakesItsWatcherUntilForgotten(t *testing.T) {
 			added("vm", "v2", xenapi.VM{UUID: "uuid-stranger", PowerState: state}),
 		}}
 	}
-	watch := func(c *Cache) { c.WakeOnVM("uuid-stranger", watcher); c.WakeOnVM("uuid-stranger", watcher) }
+	watch := func(c *Cache) { c.WakeOn("uuid-stranger", watcher); c.WakeOn("uuid-stranger", watcher) }
 	_, told := play(t, watch, &script{objects: seeded(), answers: []xenapi.EventBatch{change(xenapi.VMPowerStateRunning)}})
 	if len(told) != 1 || !slices.Equal(told[0].Keys, []Key{watcher}) {
 		t.Errorf("told %+v, want one change for %v", told, watcher)

@@ -8,18 +8,18 @@ import (
 
 // watches are wishes to be woken by what carries no mark. They have a lock of their own: they are made by readers.
 type watches struct {
-	mu    *sync.Mutex
-	tasks map[xenapi.TaskRef]Key
-	vms   map[string]map[Key]struct{}
-	byKey map[Key]string
+	mu      *sync.Mutex
+	tasks   map[xenapi.TaskRef]Key
+	objects map[string]map[Key]struct{} // VMs and disks, by uuid
+	byKey   map[Key]string
 }
 
 func newWatches() watches {
 	return watches{
-		mu:    &sync.Mutex{},
-		tasks: map[xenapi.TaskRef]Key{},
-		vms:   map[string]map[Key]struct{}{},
-		byKey: map[Key]string{},
+		mu:      &sync.Mutex{},
+		tasks:   map[xenapi.TaskRef]Key{},
+		objects: map[string]map[Key]struct{}{},
+		byKey:   map[Key]string{},
 	}
 }
 
@@ -53,7 +53,7 @@ func (w watches) takeLostTasks(exists func(xenapi.TaskRef) bool) []Key {
 	return keys
 }
 
-func (w watches) addVM(uuid string, key Key) {
+func (w watches) add(uuid string, key Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.byKey[key] == uuid {
@@ -61,10 +61,10 @@ func (w watches) addVM(uuid string, key Key) {
 	}
 	w.drop(key)
 	w.byKey[key] = uuid
-	if w.vms[uuid] == nil {
-		w.vms[uuid] = map[Key]struct{}{}
+	if w.objects[uuid] == nil {
+		w.objects[uuid] = map[Key]struct{}{}
 	}
-	w.vms[uuid][key] = struct{}{}
+	w.objects[uuid][key] = struct{}{}
 }
 
 func (w watches) forget(key Key) {
@@ -79,17 +79,17 @@ func (w watches) drop(key Key) {
 		return
 	}
 	delete(w.byKey, key)
-	delete(w.vms[uuid], key)
-	if len(w.vms[uuid]) == 0 {
-		delete(w.vms, uuid)
+	delete(w.objects[uuid], key)
+	if len(w.objects[uuid]) == 0 {
+		delete(w.objects, uuid)
 	}
 }
 
-// ofVM adds to keys whoever watches the VM with the uuid.
-func (w watches) ofVM(uuid string, keys map[Key]struct{}) {
+// of adds to keys whoever watches the VM or disk with the uuid.
+func (w watches) of(uuid string, keys map[Key]struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for key := range w.vms[uuid] {
+	for key := range w.objects[uuid] {
 		keys[key] = struct{}{}
 	}
 }
