@@ -4,8 +4,8 @@ package main
 var handwritten = map[string]bool{
 	"session.logout": true, "session.local_logout": true, "session.login_with_password": true, "session.slave_local_login_with_password": true,
 	"session.change_password": true, "session.create_from_db_file": true, "event.from": true, "event.next": true, "event.register": true, "event.unregister": true,
-	"SR.probe_ext":            true, // its result holds optional values, a type that no other message has; Client.Call reaches it
-	"host.propose_new_master": true, "host.commit_new_master": true, "host.abort_new_master": true, "host.shutdown_agent": true,
+	"SR.probe_ext":        true, // its result holds optional values, a type that no other message has; Client.Call reaches it
+	"host.shutdown_agent": true,
 }
 
 // withoutAsync are classes and messages that the server answers only directly (flags `Session in the data model's source).
@@ -17,7 +17,7 @@ var withoutAsync = map[string]bool{
 	"host.sync_data": true, "host.enable_external_auth": true, "host.disable_external_auth": true, "host.apply_edition": true, "host.enable_local_storage_caching": true,
 	"host.disable_local_storage_caching": true, "host.external_auth_set_ldaps": true, "host.set_cpu_features": true, "host.reset_cpu_features": true, "host.set_hostname_live": true,
 	"host.local_management_reconfigure": true, "host.management_disable": true,
-	"pool.is_slave": true, "pool.ha_prevent_restarts_for": true, "pool.ha_failover_plan_exists": true, "pool.ha_compute_max_host_failures_to_tolerate": true,
+	"pool.ha_prevent_restarts_for": true, "pool.ha_failover_plan_exists": true, "pool.ha_compute_max_host_failures_to_tolerate": true,
 	"pool.ha_compute_hypothetical_max_host_failures_to_tolerate": true, "pool.ha_compute_vm_failover_plan": true, "pool.enable_external_auth": true,
 	"pool.disable_external_auth": true, "pool.detect_nonhomogeneous_external_auth": true, "pool.external_auth_set_ldaps": true, "pool.test_archive_target": true,
 	"pool.enable_tls_verification": true, "pool.set_local_auth_max_threads": true, "pool.set_ext_auth_max_threads": true,

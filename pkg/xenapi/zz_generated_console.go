@@ -6,17 +6,18 @@ import (
 	"context"
 )
 
-// Console is a record of class console. A field that an older server does not send is zero.
+// Console is a way to a VM's screen or terminal. It is made at each start and goes when the VM halts. A field that an older
+// server does not send is zero.
 type Console struct {
-	// Location is the field location.
+	// Location is the address to dial, see Client.DialConsole. Its host may be empty.
 	Location string `json:"location"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// Protocol is the field protocol.
+	// Protocol is rfb for a screen or vt100 for a terminal.
 	Protocol ConsoleProtocol `json:"protocol"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VM is the field VM.
+	// VM is the VM.
 	VM VMRef `json:"VM"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`

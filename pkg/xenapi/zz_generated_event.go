@@ -9,12 +9,12 @@ import (
 // EventService calls the messages of class event.
 type EventService struct{ c *Client }
 
-// GetCurrentID calls event.get_current_id.
+// GetCurrentID returns the newest event's id.
 func (s EventService) GetCurrentID(ctx context.Context) (int64, error) {
 	return invoke(ctx, s.c, "event.get_current_id", readInt)
 }
 
-// Inject calls event.inject.
+// Inject makes a change of nothing on an object, and returns the token from which on EventFrom tells it: a barrier for a cache.
 func (s EventService) Inject(ctx context.Context, class, ref string) (string, error) {
 	return invoke(ctx, s.c, "event.inject", readString[string], class, ref)
 }

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// Host is a record of class host. A field that an older server does not send is zero.
+// Host is a physical server of the pool. A field that an older server does not send is zero.
 type Host struct {
-	// Address is the field address.
+	// Address is the address by which the other members and clients reach it.
 	Address string `json:"address"`
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []HostAllowedOperation `json:"allowed_operations"`
 	// APIVersionMajor is the field API_version_major.
 	APIVersionMajor int64 `json:"API_version_major"`
@@ -23,35 +24,36 @@ type Host struct {
 	APIVersionVendorImplementation map[string]string `json:"API_version_vendor_implementation"`
 	// BIOSStrings is the field bios_strings.
 	BIOSStrings map[string]string `json:"bios_strings"`
-	// Blobs is the field blobs.
+	// Blobs are named binary objects attached to this one.
 	Blobs map[string]BlobRef `json:"blobs"`
-	// Capabilities is the field capabilities.
+	// Capabilities are the kinds of guests that Xen can run here.
 	Capabilities []string `json:"capabilities"`
 	// Certificates is the field certificates.
 	Certificates []CertificateRef `json:"certificates"`
 	// ChipsetInfo is the field chipset_info.
 	ChipsetInfo map[string]string `json:"chipset_info"`
-	// ConsoleIdleTimeout is the field console_idle_timeout. (prototyped in the data model, since 25.21.0)
+	// ConsoleIdleTimeout is after how many seconds an idle host console is closed; 0 is never. (prototyped in the data model, since
+	// 25.21.0)
 	ConsoleIdleTimeout int64 `json:"console_idle_timeout"`
-	// ControlDomain is the field control_domain.
+	// ControlDomain is the VM that the host's own system runs in (dom0).
 	ControlDomain VMRef `json:"control_domain"`
 	// CPUConfiguration is the field cpu_configuration.
 	CPUConfiguration map[string]string `json:"cpu_configuration"`
-	// CPUInfo is the field cpu_info.
+	// CPUInfo describes the processors: cpu_count, socket_count, vendor, features, …
 	CPUInfo map[string]string `json:"cpu_info"`
-	// CrashDumpSR is the field crash_dump_sr.
+	// CrashDumpSR is where crash dumps go.
 	CrashDumpSR SRRef `json:"crash_dump_sr"`
 	// Crashdumps is the field crashdumps.
 	Crashdumps []HostCrashdumpRef `json:"crashdumps"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]HostAllowedOperation `json:"current_operations"`
 	// Display is the field display.
 	Display HostDisplay `json:"display"`
-	// Edition is the field edition.
+	// Edition is the licensed edition.
 	Edition string `json:"edition"`
 	// Editions is the field editions.
 	Editions []string `json:"editions"`
-	// Enabled is the field enabled.
+	// Enabled says that VMs may be started here.
 	Enabled bool `json:"enabled"`
 	// ExternalAuthConfiguration is the field external_auth_configuration.
 	ExternalAuthConfiguration map[string]string `json:"external_auth_configuration"`
@@ -67,11 +69,11 @@ type Host struct {
 	HANetworkPeers []string `json:"ha_network_peers"`
 	// HAStatefiles is the field ha_statefiles.
 	HAStatefiles []string `json:"ha_statefiles"`
-	// HostCPUs is the field host_CPUs.
+	// HostCPUs are the logical processors.
 	HostCPUs []HostCPURef `json:"host_CPUs"`
-	// Hostname is the field hostname.
+	// Hostname is the name that the host has for itself.
 	Hostname string `json:"hostname"`
-	// HTTPSOnly is the field https_only. (prototyped in the data model, since 22.27.0)
+	// HTTPSOnly says that the host answers nothing on plain http. (prototyped in the data model, since 22.27.0)
 	HTTPSOnly bool `json:"https_only"`
 	// ISCSIIQN is the field iscsi_iqn.
 	ISCSIIQN string `json:"iscsi_iqn"`
@@ -81,25 +83,25 @@ type Host struct {
 	LastUpdateHash string `json:"last_update_hash"`
 	// LatestSyncedUpdatesApplied is the field latest_synced_updates_applied. (prototyped in the data model, since 23.18.0)
 	LatestSyncedUpdatesApplied LatestSyncedUpdatesAppliedState `json:"latest_synced_updates_applied"`
-	// LicenseParams is the field license_params.
+	// LicenseParams describe the licence; restrict_… are its restrictions.
 	LicenseParams map[string]string `json:"license_params"`
-	// LicenseServer is the field license_server.
+	// LicenseServer is where licences are had from.
 	LicenseServer map[string]string `json:"license_server"`
-	// LocalCacheSR is the field local_cache_sr.
+	// LocalCacheSR is the local storage repository that caches.
 	LocalCacheSR SRRef `json:"local_cache_sr"`
 	// Logging is the field logging.
 	Logging map[string]string `json:"logging"`
 	// MaxCState is the field max_cstate. (prototyped in the data model, since 26.0.0)
 	MaxCState string `json:"max_cstate"`
-	// MemoryOverhead is the field memory_overhead.
+	// MemoryOverhead is what virtualisation costs on this host in bytes.
 	MemoryOverhead int64 `json:"memory_overhead"`
-	// Metrics is the field metrics.
+	// Metrics refers to whether it lives and what memory it has.
 	Metrics HostMetricsRef `json:"metrics"`
-	// Multipathing is the field multipathing.
+	// Multipathing says that disks are reached over several paths.
 	Multipathing bool `json:"multipathing"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
 	// NTPCustomServers is the field ntp_custom_servers. (prototyped in the data model, since 26.0.0)
 	NTPCustomServers []string `json:"ntp_custom_servers"`
@@ -107,23 +109,23 @@ type Host struct {
 	NTPMode HostNTPMode `json:"ntp_mode"`
 	// NUMAAffinityPolicy is the field numa_affinity_policy. (prototyped in the data model, since 24.0.0)
 	NUMAAffinityPolicy HostNUMAAffinityPolicy `json:"numa_affinity_policy"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
 	// Patches is the field patches. (deprecated in the data model)
 	Patches []HostPatchRef `json:"patches"`
-	// PBDs is the field PBDs.
+	// PBDs are its connections to storage repositories.
 	PBDs []PBDRef `json:"PBDs"`
 	// PCIs is the field PCIs.
 	PCIs []PCIRef `json:"PCIs"`
-	// PendingGuidances is the field pending_guidances.
+	// PendingGuidances are what updates still ask for: mandatory ones.
 	PendingGuidances []UpdateGuidance `json:"pending_guidances"`
-	// PendingGuidancesFull is the field pending_guidances_full. (prototyped in the data model, since 24.10.0)
+	// PendingGuidancesFull are what updates ask for to be in full effect. (prototyped in the data model, since 24.10.0)
 	PendingGuidancesFull []UpdateGuidance `json:"pending_guidances_full"`
-	// PendingGuidancesRecommended is the field pending_guidances_recommended. (prototyped in the data model, since 24.10.0)
+	// PendingGuidancesRecommended are what updates recommend. (prototyped in the data model, since 24.10.0)
 	PendingGuidancesRecommended []UpdateGuidance `json:"pending_guidances_recommended"`
 	// PGPUs is the field PGPUs.
 	PGPUs []PGPURef `json:"PGPUs"`
-	// PIFs is the field PIFs.
+	// PIFs are its network interfaces.
 	PIFs []PIFRef `json:"PIFs"`
 	// PowerOnConfig is the field power_on_config.
 	PowerOnConfig map[string]string `json:"power_on_config"`
@@ -131,39 +133,39 @@ type Host struct {
 	PowerOnMode string `json:"power_on_mode"`
 	// PUSBs is the field PUSBs.
 	PUSBs []PUSBRef `json:"PUSBs"`
-	// ResidentVMs is the field resident_VMs.
+	// ResidentVMs are the VMs that run here, the control domain included.
 	ResidentVMs []VMRef `json:"resident_VMs"`
 	// SchedPolicy is the field sched_policy.
 	SchedPolicy string `json:"sched_policy"`
 	// SecureBoot is the field secure_boot. (prototyped in the data model, since 25.31.0)
 	SecureBoot bool `json:"secure_boot"`
-	// SoftwareVersion is the field software_version.
+	// SoftwareVersion names the versions: product_version, xapi, xen, …
 	SoftwareVersion map[string]string `json:"software_version"`
 	// SSHAutoMode is the field ssh_auto_mode. (prototyped in the data model, since 25.27.0)
 	SSHAutoMode bool `json:"ssh_auto_mode"`
 	// SSHEnabled is the field ssh_enabled. (prototyped in the data model, since 25.21.0)
 	SSHEnabled bool `json:"ssh_enabled"`
-	// SSHEnabledTimeout is the field ssh_enabled_timeout. (prototyped in the data model, since 25.21.0)
+	// SSHEnabledTimeout is after how many seconds ssh is turned off again; 0 is never. (prototyped in the data model, since 25.21.0)
 	SSHEnabledTimeout int64 `json:"ssh_enabled_timeout"`
-	// SSHExpiry is the field ssh_expiry. (prototyped in the data model, since 25.21.0)
+	// SSHExpiry is when ssh is turned off again. (prototyped in the data model, since 25.21.0)
 	SSHExpiry time.Time `json:"ssh_expiry"`
 	// SSLLegacy is the field ssl_legacy. (deprecated in the data model)
 	SSLLegacy bool `json:"ssl_legacy"`
 	// SupportedBootloaders is the field supported_bootloaders.
 	SupportedBootloaders []string `json:"supported_bootloaders"`
-	// SuspendImageSR is the field suspend_image_sr.
+	// SuspendImageSR is where VMs that are suspended here put their memory.
 	SuspendImageSR SRRef `json:"suspend_image_sr"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
 	// Timezone is the field timezone. (prototyped in the data model, since 26.0.0)
 	Timezone string `json:"timezone"`
-	// TLSVerificationEnabled is the field tls_verification_enabled.
+	// TLSVerificationEnabled says that members verify each other's certificates.
 	TLSVerificationEnabled bool `json:"tls_verification_enabled"`
-	// UEFICertificates is the field uefi_certificates. (deprecated in the data model)
+	// UEFICertificates are the certificates for UEFI secure boot, base64 of a tar archive. (deprecated in the data model)
 	UEFICertificates string `json:"uefi_certificates"`
 	// Updates is the field updates.
 	Updates []PoolUpdateRef `json:"updates"`
-	// UpdatesRequiringReboot is the field updates_requiring_reboot.
+	// UpdatesRequiringReboot are the updates that take effect at the next boot.
 	UpdatesRequiringReboot []PoolUpdateRef `json:"updates_requiring_reboot"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
@@ -443,7 +445,7 @@ func (s HostService) CallPluginAsync(ctx context.Context, host HostRef, plugin, 
 	return invoke(ctx, s.c, "Async.host.call_plugin", readString[TaskRef], host, plugin, fn, args)
 }
 
-// ComputeFreeMemory calls host.compute_free_memory.
+// ComputeFreeMemory is the memory in bytes in which VMs can still be started.
 func (s HostService) ComputeFreeMemory(ctx context.Context, host HostRef) (int64, error) {
 	return invoke(ctx, s.c, "host.compute_free_memory", readInt, host)
 }
@@ -497,7 +499,7 @@ func (s HostService) DestroyAsync(ctx context.Context, self HostRef) (TaskRef, e
 	return invoke(ctx, s.c, "Async.host.destroy", readString[TaskRef], self)
 }
 
-// Disable calls host.disable. autoEnable is sent only if set (or if a later one is).
+// Disable lets no more VMs start on a host. autoEnable is sent only if set (or if a later one is).
 func (s HostService) Disable(ctx context.Context, host HostRef, autoEnable bool) error {
 	args := withOptional(1, host, unlessTrue(autoEnable))
 	_, err := invoke(ctx, s.c, "host.disable", readVoid, args...)
@@ -609,8 +611,8 @@ func (s HostService) EnableSSHAsync(ctx context.Context, self HostRef) (TaskRef,
 	return invoke(ctx, s.c, "Async.host.enable_ssh", readString[TaskRef], self)
 }
 
-// Evacuate calls host.evacuate. network is sent only if set (or if a later one is). evacuateBatchSize is sent only if set (or if
-// a later one is).
+// Evacuate moves all VMs off a host. network is sent only if set (or if a later one is). evacuateBatchSize is sent only if set
+// (or if a later one is).
 func (s HostService) Evacuate(ctx context.Context, host HostRef, network NetworkRef, evacuateBatchSize int64) error {
 	args := withOptional(1, host, network, evacuateBatchSize)
 	_, err := invoke(ctx, s.c, "host.evacuate", readVoid, args...)

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// HostMetrics is a record of class host_metrics. A field that an older server does not send is zero.
+// HostMetrics tells whether a host lives and how much memory it has. A field that an older server does not send is zero.
 type HostMetrics struct {
-	// LastUpdated is the field last_updated.
+	// LastUpdated is when the record was last written.
 	LastUpdated time.Time `json:"last_updated"`
-	// Live is the field live.
+	// Live says that the coordinator hears the host.
 	Live bool `json:"live"`
-	// MemoryFree is the field memory_free. (removed in the data model)
+	// MemoryFree is the free memory in bytes when it was last looked at, which may be long ago; ask Host.ComputeFreeMemory. (removed
+	// in the data model)
 	MemoryFree int64 `json:"memory_free"`
-	// MemoryTotal is the field memory_total.
+	// MemoryTotal is the host's memory in bytes.
 	MemoryTotal int64 `json:"memory_total"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`

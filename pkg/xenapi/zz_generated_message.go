@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Message is a record of class message. A field that an older server does not send is zero.
+// Message is a notice about an object, for administrators. A field that an older server does not send is zero.
 type Message struct {
-	// Body is the field body.
+	// Body is its text.
 	Body string `json:"body"`
-	// Class is the field cls.
+	// Class is the class of what it is about.
 	Class MessageClass `json:"cls"`
-	// Name is the field name.
+	// Name is its kind, such as VM_STARTED.
 	Name string `json:"name"`
-	// ObjUUID is the field obj_uuid.
+	// ObjUUID is the uuid of what it is about.
 	ObjUUID string `json:"obj_uuid"`
-	// Priority is the field priority.
+	// Priority is 1 (data loss) to 5 (of interest).
 	Priority int64 `json:"priority"`
-	// Timestamp is the field timestamp.
+	// Timestamp is when it was sent.
 	Timestamp time.Time `json:"timestamp"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
@@ -55,7 +55,7 @@ func (r *Message) readField(s *scanner, name []byte) error {
 // MessageService calls the messages of class message.
 type MessageService struct{ c *Client }
 
-// Create calls message.create. Needs the role pool-operator.
+// Create sends a notice about an object. Needs the role pool-operator.
 func (s MessageService) Create(ctx context.Context, name string, priority int64, class MessageClass, objUUID, body string) (MessageRef, error) {
 	return invoke(ctx, s.c, "message.create", readString[MessageRef], name, priority, class, objUUID, body)
 }

@@ -6,39 +6,40 @@ import (
 	"context"
 )
 
-// Network is a record of class network. A field that an older server does not send is zero.
+// Network is a virtual network that spans the pool. A field that an older server does not send is zero.
 type Network struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []NetworkOperation `json:"allowed_operations"`
-	// AssignedIps is the field assigned_ips.
+	// AssignedIps are the addresses that VMs were given here, by interface.
 	AssignedIps map[VIFRef]string `json:"assigned_ips"`
-	// Blobs is the field blobs.
+	// Blobs are named binary objects attached to this one.
 	Blobs map[string]BlobRef `json:"blobs"`
-	// Bridge is the field bridge.
+	// Bridge is the hosts' name for it.
 	Bridge string `json:"bridge"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]NetworkOperation `json:"current_operations"`
 	// DefaultLockingMode is the field default_locking_mode.
 	DefaultLockingMode NetworkDefaultLockingMode `json:"default_locking_mode"`
-	// Managed is the field managed.
+	// Managed says that the server makes the bridge. In Create false is taken for the default, which is true.
 	Managed bool `json:"managed"`
-	// MTU is the field MTU.
+	// MTU is the largest packet in bytes.
 	MTU int64 `json:"MTU"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// PIFs is the field PIFs.
+	// PIFs are the hosts' interfaces on it; none for a network within one host.
 	PIFs []PIFRef `json:"PIFs"`
-	// Purpose is the field purpose.
+	// Purpose is what the network is for beside VMs, such as nbd.
 	Purpose []NetworkPurpose `json:"purpose"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VIFs is the field VIFs.
+	// VIFs are the VMs' interfaces on it.
 	VIFs []VIFRef `json:"VIFs"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`

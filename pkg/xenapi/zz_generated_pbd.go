@@ -6,17 +6,17 @@ import (
 	"context"
 )
 
-// PBD is a record of class PBD. A field that an older server does not send is zero.
+// PBD is the connection of one host to one storage repository. A field that an older server does not send is zero.
 type PBD struct {
-	// CurrentlyAttached is the field currently_attached.
+	// CurrentlyAttached says whether it is attached now.
 	CurrentlyAttached bool `json:"currently_attached"`
-	// DeviceConfig is the field device_config.
+	// DeviceConfig is how the host reaches the storage: server, device, credentials.
 	DeviceConfig map[string]string `json:"device_config"`
-	// Host is the field host.
+	// Host is the host.
 	Host HostRef `json:"host"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// SR is the field SR.
+	// SR is the storage repository.
 	SR SRRef `json:"SR"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`

@@ -6,7 +6,7 @@ import (
 	"context"
 )
 
-// PIF is a record of class PIF. A field that an older server does not send is zero.
+// PIF is a host's network interface: physical, a VLAN's or a bond's. A field that an older server does not send is zero.
 type PIF struct {
 	// BondMasterOf is the field bond_master_of.
 	BondMasterOf []BondRef `json:"bond_master_of"`
@@ -14,9 +14,9 @@ type PIF struct {
 	BondSlaveOf BondRef `json:"bond_slave_of"`
 	// Capabilities is the field capabilities.
 	Capabilities []string `json:"capabilities"`
-	// CurrentlyAttached is the field currently_attached.
+	// CurrentlyAttached says whether it is attached now.
 	CurrentlyAttached bool `json:"currently_attached"`
-	// Device is the field device.
+	// Device is the interface's name, such as eth0.
 	Device string `json:"device"`
 	// DisallowUnplug is the field disallow_unplug.
 	DisallowUnplug bool `json:"disallow_unplug"`
@@ -28,11 +28,11 @@ type PIF struct {
 	Host HostRef `json:"host"`
 	// IGMPSnoopingStatus is the field igmp_snooping_status.
 	IGMPSnoopingStatus PIFIGMPStatus `json:"igmp_snooping_status"`
-	// IP is the field IP.
+	// IP is the IPv4 address.
 	IP string `json:"IP"`
 	// IPConfigurationMode is the field ip_configuration_mode.
 	IPConfigurationMode IPConfigurationMode `json:"ip_configuration_mode"`
-	// IPv6 is the field IPv6.
+	// IPv6 are the IPv6 addresses.
 	IPv6 []string `json:"IPv6"`
 	// IPv6ConfigurationMode is the field ipv6_configuration_mode.
 	IPv6ConfigurationMode IPv6ConfigurationMode `json:"ipv6_configuration_mode"`
@@ -42,21 +42,21 @@ type PIF struct {
 	MAC string `json:"MAC"`
 	// Managed is the field managed.
 	Managed bool `json:"managed"`
-	// Management is the field management.
+	// Management says that clients reach the host over it.
 	Management bool `json:"management"`
-	// Metrics is the field metrics.
+	// Metrics refers to the metrics, or to nothing.
 	Metrics PIFMetricsRef `json:"metrics"`
-	// MTU is the field MTU.
+	// MTU is the largest packet in bytes.
 	MTU int64 `json:"MTU"`
 	// Netmask is the field netmask.
 	Netmask string `json:"netmask"`
 	// Network is the field network.
 	Network NetworkRef `json:"network"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
 	// PCI is the field PCI.
 	PCI PCIRef `json:"PCI"`
-	// Physical is the field physical.
+	// Physical says that there is hardware behind it.
 	Physical bool `json:"physical"`
 	// PrimaryAddressType is the field primary_address_type.
 	PrimaryAddressType PrimaryAddressType `json:"primary_address_type"`
@@ -72,7 +72,7 @@ type PIF struct {
 	TunnelTransportPIFOf []TunnelRef `json:"tunnel_transport_PIF_of"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VLAN is the field VLAN.
+	// VLAN is the VLAN's tag; -1 for none.
 	VLAN int64 `json:"VLAN"`
 	// VLANMasterOf is the field VLAN_master_of.
 	VLANMasterOf VLANRef `json:"VLAN_master_of"`

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// Pool is a record of class pool. A field that an older server does not send is zero.
+// Pool is the pool itself; there is exactly one. A field that an older server does not send is zero.
 type Pool struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []PoolAllowedOperation `json:"allowed_operations"`
 	// AutoUpdateVMSecureBootCertificates is the field auto_update_vm_secureboot_certificates. (prototyped in the data model, since
 	// 26.16.1)
 	AutoUpdateVMSecureBootCertificates bool `json:"auto_update_vm_secureboot_certificates"`
-	// Blobs is the field blobs.
+	// Blobs are named binary objects attached to this one.
 	Blobs map[string]BlobRef `json:"blobs"`
 	// ClientCertificateAuthEnabled is the field client_certificate_auth_enabled.
 	ClientCertificateAuthEnabled bool `json:"client_certificate_auth_enabled"`
@@ -24,23 +25,24 @@ type Pool struct {
 	CoordinatorBias bool `json:"coordinator_bias"`
 	// CPUInfo is the field cpu_info.
 	CPUInfo map[string]string `json:"cpu_info"`
-	// CrashDumpSR is the field crash_dump_SR.
+	// CrashDumpSR is where crash dumps go.
 	CrashDumpSR SRRef `json:"crash_dump_SR"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]PoolAllowedOperation `json:"current_operations"`
 	// CustomUEFICertificates is the field custom_uefi_certificates. (prototyped in the data model, since 24.0.0)
 	CustomUEFICertificates string `json:"custom_uefi_certificates"`
-	// DefaultSR is the field default_SR.
+	// DefaultSR is where disks go that name no storage repository. VM.provision does not use it.
 	DefaultSR SRRef `json:"default_SR"`
 	// ExtAuthCacheEnabled is the field ext_auth_cache_enabled. (prototyped in the data model, since 24.31.0)
 	ExtAuthCacheEnabled bool `json:"ext_auth_cache_enabled"`
-	// ExtAuthCacheExpiry is the field ext_auth_cache_expiry. (prototyped in the data model, since 24.31.0)
+	// ExtAuthCacheExpiry is how long logins of directory users are remembered, in seconds. (prototyped in the data model, since
+	// 24.31.0)
 	ExtAuthCacheExpiry int64 `json:"ext_auth_cache_expiry"`
 	// ExtAuthCacheSize is the field ext_auth_cache_size. (prototyped in the data model, since 24.31.0)
 	ExtAuthCacheSize int64 `json:"ext_auth_cache_size"`
 	// ExtAuthMaxThreads is the field ext_auth_max_threads. (prototyped in the data model, since 23.27.0)
 	ExtAuthMaxThreads int64 `json:"ext_auth_max_threads"`
-	// GuestAgentConfig is the field guest_agent_config.
+	// GuestAgentConfig is what guest agents are told.
 	GuestAgentConfig map[string]string `json:"guest_agent_config"`
 	// GuiConfig is the field gui_config.
 	GuiConfig map[string]string `json:"gui_config"`
@@ -50,47 +52,48 @@ type Pool struct {
 	HAClusterStack string `json:"ha_cluster_stack"`
 	// HAConfiguration is the field ha_configuration.
 	HAConfiguration map[string]string `json:"ha_configuration"`
-	// HAEnabled is the field ha_enabled.
+	// HAEnabled says that the pool restarts VMs of hosts that fail.
 	HAEnabled bool `json:"ha_enabled"`
-	// HAHostFailuresToTolerate is the field ha_host_failures_to_tolerate.
+	// HAHostFailuresToTolerate is how many hosts may fail before protected VMs stay down.
 	HAHostFailuresToTolerate int64 `json:"ha_host_failures_to_tolerate"`
-	// HAOvercommitted is the field ha_overcommitted.
+	// HAOvercommitted says that the plan covers fewer failures than asked.
 	HAOvercommitted bool `json:"ha_overcommitted"`
-	// HAPlanExistsFor is the field ha_plan_exists_for.
+	// HAPlanExistsFor is for how many host failures there is a plan.
 	HAPlanExistsFor int64 `json:"ha_plan_exists_for"`
 	// HARebootVMOnInternalShutdown is the field ha_reboot_vm_on_internal_shutdown. (prototyped in the data model, since 25.16.0)
 	HARebootVMOnInternalShutdown bool `json:"ha_reboot_vm_on_internal_shutdown"`
-	// HAStatefiles is the field ha_statefiles.
+	// HAStatefiles are the heartbeat disks.
 	HAStatefiles []string `json:"ha_statefiles"`
 	// HealthCheckConfig is the field health_check_config.
 	HealthCheckConfig map[string]string `json:"health_check_config"`
-	// IGMPSnoopingEnabled is the field igmp_snooping_enabled.
+	// IGMPSnoopingEnabled says that multicast is sent only where it is wanted.
 	IGMPSnoopingEnabled bool `json:"igmp_snooping_enabled"`
-	// IsPsrPending is the field is_psr_pending.
+	// IsPsrPending says that the rotation of the pool's secret is not complete.
 	IsPsrPending bool `json:"is_psr_pending"`
-	// LastUpdateSync is the field last_update_sync. (prototyped in the data model, since 23.18.0)
+	// LastUpdateSync is when the pool last looked for updates. (prototyped in the data model, since 23.18.0)
 	LastUpdateSync time.Time `json:"last_update_sync"`
-	// LicenseServer is the field license_server. (prototyped in the data model, since 25.6.0)
+	// LicenseServer is where licences are had from. (prototyped in the data model, since 25.6.0)
 	LicenseServer map[string]string `json:"license_server"`
-	// LimitConsoleSessions is the field limit_console_sessions. (prototyped in the data model, since 26.1.0)
+	// LimitConsoleSessions says that one connection a VM's console is allowed at a time, and no WebSocket. (prototyped in the data
+	// model, since 26.1.0)
 	LimitConsoleSessions bool `json:"limit_console_sessions"`
 	// LivePatchingDisabled is the field live_patching_disabled.
 	LivePatchingDisabled bool `json:"live_patching_disabled"`
 	// LocalAuthMaxThreads is the field local_auth_max_threads. (prototyped in the data model, since 23.27.0)
 	LocalAuthMaxThreads int64 `json:"local_auth_max_threads"`
-	// Master is the field master.
+	// Master is the coordinator: the host that answers calls.
 	Master HostRef `json:"master"`
 	// MetadataVDIs is the field metadata_VDIs.
 	MetadataVDIs []VDIRef `json:"metadata_VDIs"`
-	// MigrationCompression is the field migration_compression. (prototyped in the data model, since 22.33.0)
+	// MigrationCompression says that migration compresses memory unless told otherwise. (prototyped in the data model, since 22.33.0)
 	MigrationCompression bool `json:"migration_compression"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// PolicyNoVendorDevice is the field policy_no_vendor_device. (deprecated in the data model)
+	// PolicyNoVendorDevice is what HasVendorDevice of new VMs is not. (deprecated in the data model)
 	PolicyNoVendorDevice bool `json:"policy_no_vendor_device"`
 	// Recommendations is the field recommendations. (prototyped in the data model, since 24.19.1)
 	Recommendations map[string]string `json:"recommendations"`
@@ -106,11 +109,11 @@ type Pool struct {
 	RepositoryProxyURL string `json:"repository_proxy_url"`
 	// RepositoryProxyUsername is the field repository_proxy_username. (since 21.3.0)
 	RepositoryProxyUsername string `json:"repository_proxy_username"`
-	// Restrictions is the field restrictions.
+	// Restrictions are the licence's restrictions, as feature to true or false.
 	Restrictions map[string]string `json:"restrictions"`
-	// SuspendImageSR is the field suspend_image_SR.
+	// SuspendImageSR is where suspended VMs' memory goes.
 	SuspendImageSR SRRef `json:"suspend_image_SR"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
 	// TelemetryFrequency is the field telemetry_frequency. (prototyped in the data model, since 23.9.0)
 	TelemetryFrequency TelemetryFrequency `json:"telemetry_frequency"`
@@ -118,9 +121,9 @@ type Pool struct {
 	TelemetryNextCollection time.Time `json:"telemetry_next_collection"`
 	// TelemetryUUID is the field telemetry_uuid. (prototyped in the data model, since 23.9.0)
 	TelemetryUUID SecretRef `json:"telemetry_uuid"`
-	// TLSVerificationEnabled is the field tls_verification_enabled.
+	// TLSVerificationEnabled says that members verify each other's certificates.
 	TLSVerificationEnabled bool `json:"tls_verification_enabled"`
-	// UEFICertificates is the field uefi_certificates.
+	// UEFICertificates are the certificates for UEFI secure boot, base64 of a tar archive.
 	UEFICertificates string `json:"uefi_certificates"`
 	// UpdateSyncDay is the field update_sync_day. (prototyped in the data model, since 23.18.0)
 	UpdateSyncDay int64 `json:"update_sync_day"`
@@ -130,7 +133,8 @@ type Pool struct {
 	UpdateSyncFrequency UpdateSyncFrequency `json:"update_sync_frequency"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VMConsoleIdleTimeout is the field vm_console_idle_timeout. (prototyped in the data model, since 26.1.0)
+	// VMConsoleIdleTimeout is after how many seconds an idle console connection is closed; 0 is never. (prototyped in the data model,
+	// since 26.1.0)
 	VMConsoleIdleTimeout int64 `json:"vm_console_idle_timeout"`
 	// VSwitchController is the field vswitch_controller. (deprecated in the data model)
 	VSwitchController string `json:"vswitch_controller"`

@@ -2,7 +2,7 @@
 
 package xenapi
 
-// DataSource is a record of class data_source. A field that an older server does not send is zero.
+// DataSource is a series of measurements. A field that an older server does not send is zero.
 type DataSource struct {
 	// Enabled is the field enabled.
 	Enabled bool `json:"enabled"`
@@ -10,9 +10,9 @@ type DataSource struct {
 	Max float64 `json:"max"`
 	// Min is the field min.
 	Min float64 `json:"min"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
 	// Standard is the field standard.
 	Standard bool `json:"standard"`
@@ -51,7 +51,8 @@ func (r *DataSource) readField(s *scanner, name []byte) error {
 	}
 }
 
-// VDINBDServerInfo is a record of class vdi_nbd_server_info. A field that an older server does not send is zero.
+// VDINBDServerInfo is one way to read a disk over NBD. Exportname holds the session's reference and is a secret. A field that an
+// older server does not send is zero.
 type VDINBDServerInfo struct {
 	// Address is the field address.
 	Address string `json:"address"`

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Session is a record of class session. A field that an older server does not send is zero.
+// Session is a login. A field that an older server does not send is zero.
 type Session struct {
 	// AuthUserName is the field auth_user_name.
 	AuthUserName string `json:"auth_user_name"`
@@ -17,11 +17,11 @@ type Session struct {
 	ClientCertificate bool `json:"client_certificate"`
 	// IsLocalSuperuser is the field is_local_superuser.
 	IsLocalSuperuser bool `json:"is_local_superuser"`
-	// LastActive is the field last_active.
+	// LastActive is when it was last used; after 24 hours without use it is gone.
 	LastActive time.Time `json:"last_active"`
-	// Originator is the field originator.
+	// Originator is what the client said it is.
 	Originator string `json:"originator"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
 	// Parent is the field parent.
 	Parent SessionRef `json:"parent"`

@@ -6,9 +6,9 @@ import (
 	"context"
 )
 
-// SM is a record of class SM. A field that an older server does not send is zero.
+// SM is a storage driver and what it can do. A field that an older server does not send is zero.
 type SM struct {
-	// Capabilities is the field capabilities. (deprecated in the data model)
+	// Capabilities is the older list of Features, without versions. (deprecated in the data model)
 	Capabilities []string `json:"capabilities"`
 	// Configuration is the field configuration.
 	Configuration map[string]string `json:"configuration"`
@@ -16,21 +16,22 @@ type SM struct {
 	Copyright string `json:"copyright"`
 	// DriverFilename is the field driver_filename.
 	DriverFilename string `json:"driver_filename"`
-	// Features is the field features.
+	// Features are what the driver can do, with a version each: VDI_CREATE, VDI_CLONE, VDI_RESIZE_ONLINE, …
 	Features map[string]int64 `json:"features"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
 	// RequiredAPIVersion is the field required_api_version.
 	RequiredAPIVersion string `json:"required_api_version"`
 	// RequiredClusterStack is the field required_cluster_stack.
 	RequiredClusterStack []string `json:"required_cluster_stack"`
-	// SupportedImageFormats is the field supported_image_formats. (prototyped in the data model, since 26.15.0)
+	// SupportedImageFormats are the forms in which it keeps disks, the preferred one first. (prototyped in the data model, since
+	// 26.15.0)
 	SupportedImageFormats []ImageFormat `json:"supported_image_formats"`
-	// Type is the field type.
+	// Type is the driver's name, as in SR.Type.
 	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`

@@ -6,49 +6,50 @@ import (
 	"context"
 )
 
-// SR is a record of class SR. A field that an older server does not send is zero.
+// SR is a storage repository: a place that holds virtual disks. A field that an older server does not send is zero.
 type SR struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []SROperation `json:"allowed_operations"`
-	// Blobs is the field blobs.
+	// Blobs are named binary objects attached to this one.
 	Blobs map[string]BlobRef `json:"blobs"`
-	// Clustered is the field clustered.
+	// Clustered says that it uses a cluster's locks.
 	Clustered bool `json:"clustered"`
-	// ContentType is the field content_type.
+	// ContentType is "user" for disks and "iso" for images.
 	ContentType string `json:"content_type"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]SROperation `json:"current_operations"`
-	// IntroducedBy is the field introduced_by.
+	// IntroducedBy is the disaster recovery that brought it.
 	IntroducedBy DRTaskRef `json:"introduced_by"`
-	// IsToolsSR is the field is_tools_sr.
+	// IsToolsSR says that it holds the guest tools.
 	IsToolsSR bool `json:"is_tools_sr"`
-	// LocalCacheEnabled is the field local_cache_enabled.
+	// LocalCacheEnabled says that it caches disks of others.
 	LocalCacheEnabled bool `json:"local_cache_enabled"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// PBDs is the field PBDs.
+	// PBDs are the hosts' connections to it.
 	PBDs []PBDRef `json:"PBDs"`
-	// PhysicalSize is the field physical_size.
+	// PhysicalSize is the size of the storage in bytes.
 	PhysicalSize int64 `json:"physical_size"`
-	// PhysicalUtilisation is the field physical_utilisation.
+	// PhysicalUtilisation is what is taken of it in bytes.
 	PhysicalUtilisation int64 `json:"physical_utilisation"`
-	// Shared is the field shared.
+	// Shared says that all hosts can reach it.
 	Shared bool `json:"shared"`
-	// SMConfig is the field sm_config.
+	// SMConfig is the driver's own.
 	SMConfig map[string]string `json:"sm_config"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
-	// Type is the field type.
+	// Type is the driver: ext, lvm, nfs, lvmoiscsi, iso, …
 	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VDIs is the field VDIs.
+	// VDIs are the disks on it that the database knows; VDI.Managed tells which are whole disks.
 	VDIs []VDIRef `json:"VDIs"`
-	// VirtualAllocation is the field virtual_allocation.
+	// VirtualAllocation is the sum of the disks' virtual sizes in bytes.
 	VirtualAllocation int64 `json:"virtual_allocation"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`
@@ -429,7 +430,7 @@ func (s SRService) RemoveTags(ctx context.Context, self SRRef, value string) err
 	return err
 }
 
-// Scan calls SR.scan. Needs the role vm-power-admin.
+// Scan looks what is on the storage. Needs the role vm-power-admin.
 func (s SRService) Scan(ctx context.Context, sr SRRef) error {
 	_, err := invoke(ctx, s.c, "SR.scan", readVoid, sr)
 	return err

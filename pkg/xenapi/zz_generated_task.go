@@ -7,39 +7,40 @@ import (
 	"time"
 )
 
-// Task is a record of class task. A field that an older server does not send is zero.
+// Task is a piece of work under way, or done. A field that an older server does not send is zero.
 type Task struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []TaskAllowedOperation `json:"allowed_operations"`
-	// Backtrace is the field backtrace.
+	// Backtrace is where in the server it failed.
 	Backtrace string `json:"backtrace"`
-	// Created is the field created.
+	// Created is when it began.
 	Created time.Time `json:"created"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]TaskAllowedOperation `json:"current_operations"`
-	// ErrorInfo is the field error_info.
+	// ErrorInfo is the error's code and parameters, see Err.
 	ErrorInfo []string `json:"error_info"`
-	// Finished is the field finished.
+	// Finished is when it ended; 1970 until then.
 	Finished time.Time `json:"finished"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// Progress is the field progress.
+	// Progress is 0 to 1; it is 1 after a failure too.
 	Progress float64 `json:"progress"`
-	// ResidentOn is the field resident_on.
+	// ResidentOn is the host that carries it out.
 	ResidentOn HostRef `json:"resident_on"`
-	// Result is the field result.
+	// Result is a fragment of XML, see Value and TaskResult.
 	Result string `json:"result"`
-	// Status is the field status.
+	// Status is pending, success, failure, cancelling or cancelled.
 	Status TaskStatus `json:"status"`
-	// SubtaskOf is the field subtask_of.
+	// SubtaskOf is the task that this one is a part of.
 	SubtaskOf TaskRef `json:"subtask_of"`
 	// Subtasks is the field subtasks.
 	Subtasks []TaskRef `json:"subtasks"`
-	// Type is the field type.
+	// Type is unused.
 	Type string `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
@@ -101,7 +102,7 @@ func (s TaskService) AddToOtherConfig(ctx context.Context, self TaskRef, key, va
 	return err
 }
 
-// Cancel calls task.cancel.
+// Cancel asks a task to stop, if it can; see [Client.CancelTask].
 // Declared errors: OPERATION_NOT_ALLOWED.
 func (s TaskService) Cancel(ctx context.Context, task TaskRef) error {
 	_, err := invoke(ctx, s.c, "task.cancel", readVoid, task)
@@ -113,7 +114,7 @@ func (s TaskService) CancelAsync(ctx context.Context, task TaskRef) (TaskRef, er
 	return invoke(ctx, s.c, "Async.task.cancel", readString[TaskRef], task)
 }
 
-// Create calls task.create.
+// Create makes a task, to give to an HTTP handler.
 func (s TaskService) Create(ctx context.Context, label, description string) (TaskRef, error) {
 	return invoke(ctx, s.c, "task.create", readString[TaskRef], label, description)
 }
@@ -123,7 +124,7 @@ func (s TaskService) CreateAsync(ctx context.Context, label, description string)
 	return invoke(ctx, s.c, "Async.task.create", readString[TaskRef], label, description)
 }
 
-// Destroy calls task.destroy.
+// Destroy removes a task's record. A pending task goes on.
 func (s TaskService) Destroy(ctx context.Context, self TaskRef) error {
 	_, err := invoke(ctx, s.c, "task.destroy", readVoid, self)
 	return err

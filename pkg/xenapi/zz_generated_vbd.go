@@ -6,51 +6,52 @@ import (
 	"context"
 )
 
-// VBD is a record of class VBD. A field that an older server does not send is zero.
+// VBD is the connection of a virtual disk, or of an empty CD drive, to a VM. A field that an older server does not send is zero.
 type VBD struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []VBDOperation `json:"allowed_operations"`
-	// Bootable is the field bootable.
+	// Bootable says that a paravirtualised guest boots from it; others go by VM.HVMBootParams.
 	Bootable bool `json:"bootable"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]VBDOperation `json:"current_operations"`
-	// CurrentlyAttached is the field currently_attached.
+	// CurrentlyAttached says whether it is attached now.
 	CurrentlyAttached bool `json:"currently_attached"`
-	// Device is the field device.
+	// Device is the guest's name for it, such as xvda, once it has been attached.
 	Device string `json:"device"`
-	// Empty is the field empty.
+	// Empty says that the drive holds nothing. Only a CD drive may be empty.
 	Empty bool `json:"empty"`
-	// Metrics is the field metrics. (removed in the data model)
+	// Metrics refers to the metrics, or to nothing. (removed in the data model)
 	Metrics VBDMetricsRef `json:"metrics"`
-	// Mode is the field mode.
+	// Mode is RO or RW. A CD is RO.
 	Mode VBDMode `json:"mode"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// QoSAlgorithmParams is the field qos_algorithm_params.
+	// QoSAlgorithmParams are the rate limit's parameters, such as kbps (kilobytes per second) for ratelimit.
 	QoSAlgorithmParams map[string]string `json:"qos_algorithm_params"`
-	// QoSAlgorithmType is the field qos_algorithm_type.
+	// QoSAlgorithmType is the kind of rate limit: "ionice" for disks, "ratelimit" for networks; empty for none.
 	QoSAlgorithmType string `json:"qos_algorithm_type"`
-	// QoSSupportedAlgorithms is the field qos_supported_algorithms.
+	// QoSSupportedAlgorithms are the kinds of rate limit on offer.
 	QoSSupportedAlgorithms []string `json:"qos_supported_algorithms"`
-	// RuntimeProperties is the field runtime_properties.
+	// RuntimeProperties is what the driver reports; unused.
 	RuntimeProperties map[string]string `json:"runtime_properties"`
-	// StatusCode is the field status_code.
+	// StatusCode is the driver's last result; unused.
 	StatusCode int64 `json:"status_code"`
-	// StatusDetail is the field status_detail.
+	// StatusDetail is the text of StatusCode; unused.
 	StatusDetail string `json:"status_detail"`
-	// StorageLock is the field storage_lock.
+	// StorageLock is the server's own.
 	StorageLock bool `json:"storage_lock"`
-	// Type is the field type.
+	// Type is Disk, CD or Floppy.
 	Type VBDType `json:"type"`
-	// Unpluggable is the field unpluggable.
+	// Unpluggable says that it may be unplugged from a running VM. In Create false is taken for the default, which is true.
 	Unpluggable bool `json:"unpluggable"`
-	// UserDevice is the field userdevice.
+	// UserDevice is the position: "0" to "254", or "autodetect" when it is made. The root disk is usually at "0".
 	UserDevice string `json:"userdevice"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VDI is the field VDI.
+	// VDI is the disk; null for an empty drive.
 	VDI VDIRef `json:"VDI"`
-	// VM is the field VM.
+	// VM is the VM.
 	VM VMRef `json:"VM"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`
@@ -167,7 +168,7 @@ func (s VBDService) AssertAttachableAsync(ctx context.Context, self VBDRef) (Tas
 	return invoke(ctx, s.c, "Async.VBD.assert_attachable", readString[TaskRef], self)
 }
 
-// Create calls VBD.create. Needs the role vm-admin.
+// Create connects a disk with a VM. With a running one a plug must follow. Needs the role vm-admin.
 func (s VBDService) Create(ctx context.Context, record VBD) (VBDRef, error) {
 	return invoke(ctx, s.c, "VBD.create", readString[VBDRef], record.createArgs())
 }
@@ -177,7 +178,7 @@ func (s VBDService) CreateAsync(ctx context.Context, record VBD) (TaskRef, error
 	return invoke(ctx, s.c, "Async.VBD.create", readString[TaskRef], record.createArgs())
 }
 
-// Destroy calls VBD.destroy. Needs the role vm-admin.
+// Destroy removes the connection, not the disk. Needs the role vm-admin.
 func (s VBDService) Destroy(ctx context.Context, self VBDRef) error {
 	_, err := invoke(ctx, s.c, "VBD.destroy", readVoid, self)
 	return err
@@ -188,7 +189,7 @@ func (s VBDService) DestroyAsync(ctx context.Context, self VBDRef) (TaskRef, err
 	return invoke(ctx, s.c, "Async.VBD.destroy", readString[TaskRef], self)
 }
 
-// Eject calls VBD.eject. Needs the role vm-operator.
+// Eject takes the disk out of a CD drive. Needs the role vm-operator.
 // Declared errors: VBD_NOT_REMOVABLE_MEDIA, VBD_IS_EMPTY.
 func (s VBDService) Eject(ctx context.Context, vbd VBDRef) error {
 	_, err := invoke(ctx, s.c, "VBD.eject", readVoid, vbd)
@@ -325,7 +326,7 @@ func (s VBDService) GetVM(ctx context.Context, self VBDRef) (VMRef, error) {
 	return invoke(ctx, s.c, "VBD.get_VM", readString[VMRef], self)
 }
 
-// Insert calls VBD.insert. Needs the role vm-operator.
+// Insert puts a disk into a CD drive. Needs the role vm-operator.
 // Declared errors: VBD_NOT_REMOVABLE_MEDIA, VBD_NOT_EMPTY.
 func (s VBDService) Insert(ctx context.Context, vbd VBDRef, vdi VDIRef) error {
 	_, err := invoke(ctx, s.c, "VBD.insert", readVoid, vbd, vdi)
@@ -337,7 +338,7 @@ func (s VBDService) InsertAsync(ctx context.Context, vbd VBDRef, vdi VDIRef) (Ta
 	return invoke(ctx, s.c, "Async.VBD.insert", readString[TaskRef], vbd, vdi)
 }
 
-// Plug calls VBD.plug. Needs the role vm-admin.
+// Plug attaches it to the running VM. Needs the role vm-admin.
 func (s VBDService) Plug(ctx context.Context, self VBDRef) error {
 	_, err := invoke(ctx, s.c, "VBD.plug", readVoid, self)
 	return err
@@ -408,7 +409,7 @@ func (s VBDService) SetUserDevice(ctx context.Context, self VBDRef, value string
 	return err
 }
 
-// Unplug calls VBD.unplug. Needs the role vm-admin.
+// Unplug detaches it from the running VM, if the guest lets go. Needs the role vm-admin.
 // Declared errors: DEVICE_DETACH_REJECTED, DEVICE_ALREADY_DETACHED.
 func (s VBDService) Unplug(ctx context.Context, self VBDRef) error {
 	_, err := invoke(ctx, s.c, "VBD.unplug", readVoid, self)

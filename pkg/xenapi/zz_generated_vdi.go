@@ -7,71 +7,72 @@ import (
 	"time"
 )
 
-// VDI is a virtual disk. A field that an older server does not send is zero.
+// VDI is a virtual disk, an ISO image, or a snapshot of a disk. A field that an older server does not send is zero.
 type VDI struct {
-	// AllowCaching is the field allow_caching.
+	// AllowCaching says that a local storage repository may cache it.
 	AllowCaching bool `json:"allow_caching"`
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []VDIOperation `json:"allowed_operations"`
-	// CBTEnabled is the field cbt_enabled.
+	// CBTEnabled says that changed blocks are tracked.
 	CBTEnabled bool `json:"cbt_enabled"`
 	// CrashDumps is the field crash_dumps.
 	CrashDumps []CrashdumpRef `json:"crash_dumps"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]VDIOperation `json:"current_operations"`
-	// IsASnapshot is the field is_a_snapshot.
+	// IsASnapshot says that it is a snapshot.
 	IsASnapshot bool `json:"is_a_snapshot"`
-	// IsToolsIso is the field is_tools_iso.
+	// IsToolsIso says that it is the guest tools' image.
 	IsToolsIso bool `json:"is_tools_iso"`
-	// Location is the field location.
+	// Location is the driver's name for it.
 	Location string `json:"location"`
-	// Managed is the field managed.
+	// Managed says that it is a disk, and not a link of another disk's chain.
 	Managed bool `json:"managed"`
-	// MetadataLatest is the field metadata_latest.
+	// MetadataLatest says that it holds that pool's newest database.
 	MetadataLatest bool `json:"metadata_latest"`
-	// MetadataOfPool is the field metadata_of_pool.
+	// MetadataOfPool is the pool whose database is on it.
 	MetadataOfPool PoolRef `json:"metadata_of_pool"`
-	// Missing is the field missing.
+	// Missing says that the last scan did not find it.
 	Missing bool `json:"missing"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// OnBoot is the field on_boot.
+	// OnBoot says whether writes survive a VM's boot.
 	OnBoot VDIOnBoot `json:"on_boot"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// Parent is the field parent. (deprecated in the data model)
+	// Parent is unused; SMConfig names the parent. (deprecated in the data model)
 	Parent VDIRef `json:"parent"`
-	// PhysicalUtilisation is the field physical_utilisation.
+	// PhysicalUtilisation is what it takes of the storage in bytes.
 	PhysicalUtilisation int64 `json:"physical_utilisation"`
-	// ReadOnly is the field read_only.
+	// ReadOnly says that no VM may write to it.
 	ReadOnly bool `json:"read_only"`
-	// Sharable is the field sharable.
+	// Sharable says that several VMs may write to it at a time.
 	Sharable bool `json:"sharable"`
-	// SMConfig is the field sm_config.
+	// SMConfig is the driver's own: vhd-parent, image-format, …
 	SMConfig map[string]string `json:"sm_config"`
-	// SnapshotOf is the field snapshot_of.
+	// SnapshotOf is what this is a snapshot of; it dangles when that has been destroyed.
 	SnapshotOf VDIRef `json:"snapshot_of"`
-	// SnapshotTime is the field snapshot_time.
+	// SnapshotTime is when the snapshot was taken.
 	SnapshotTime time.Time `json:"snapshot_time"`
-	// Snapshots is the field snapshots.
+	// Snapshots are the snapshots of it.
 	Snapshots []VDIRef `json:"snapshots"`
-	// SR is the field SR.
+	// SR is the storage repository that holds it.
 	SR SRRef `json:"SR"`
 	// StorageLock is the field storage_lock.
 	StorageLock bool `json:"storage_lock"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
-	// Type is the field type.
+	// Type is what it is for; ISO images are user disks too.
 	Type VDIType `json:"type"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VBDs is the field VBDs.
+	// VBDs are its connections to VMs; one of the control domain's comes and goes while bytes are moved.
 	VBDs []VBDRef `json:"VBDs"`
-	// VirtualSize is the field virtual_size.
+	// VirtualSize is the size that a VM sees in bytes. Drivers round it up.
 	VirtualSize int64 `json:"virtual_size"`
-	// XenstoreData is the field xenstore_data.
+	// XenstoreData is given to the guest's block device.
 	XenstoreData map[string]string `json:"xenstore_data"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`
@@ -212,7 +213,8 @@ func (s VDIService) AddToXenstoreData(ctx context.Context, self VDIRef, key, val
 	return err
 }
 
-// Clone calls VDI.clone. driverParams is sent only if set (or if a later one is). Needs the role vm-admin.
+// Clone makes a copy-on-write copy. The copy has OtherConfig, but not the tags. driverParams is sent only if set (or if a later
+// one is). Needs the role vm-admin.
 func (s VDIService) Clone(ctx context.Context, vdi VDIRef, driverParams map[string]string) (VDIRef, error) {
 	args := withOptional(1, vdi, driverParams)
 	return invoke(ctx, s.c, "VDI.clone", readString[VDIRef], args...)
@@ -224,8 +226,9 @@ func (s VDIService) CloneAsync(ctx context.Context, vdi VDIRef, driverParams map
 	return invoke(ctx, s.c, "Async.VDI.clone", readString[TaskRef], args...)
 }
 
-// Copy calls VDI.copy. sr is sent only if set (or if a later one is). baseVDI is sent only if set (or if a later one is). intoVDI
-// is sent only if set (or if a later one is). Needs the role vm-admin.
+// Copy makes a full copy on sr, or writes the difference to baseVDI into intoVDI. sr is sent only if set (or if a later one is).
+// baseVDI is sent only if set (or if a later one is). intoVDI is sent only if set (or if a later one is). Needs the role
+// vm-admin.
 // Declared errors: VDI_READONLY, VDI_TOO_SMALL, VDI_NOT_SPARSE.
 func (s VDIService) Copy(ctx context.Context, vdi VDIRef, sr SRRef, baseVDI, intoVDI VDIRef) (VDIRef, error) {
 	args := withOptional(1, vdi, sr, baseVDI, intoVDI)
@@ -238,7 +241,7 @@ func (s VDIService) CopyAsync(ctx context.Context, vdi VDIRef, sr SRRef, baseVDI
 	return invoke(ctx, s.c, "Async.VDI.copy", readString[TaskRef], args...)
 }
 
-// Create calls VDI.create. Needs the role vm-admin.
+// Create makes a disk. Its size is rounded up by the driver. Needs the role vm-admin.
 func (s VDIService) Create(ctx context.Context, record VDI) (VDIRef, error) {
 	return invoke(ctx, s.c, "VDI.create", readString[VDIRef], record.createArgs())
 }
@@ -248,7 +251,7 @@ func (s VDIService) CreateAsync(ctx context.Context, record VDI) (TaskRef, error
 	return invoke(ctx, s.c, "Async.VDI.create", readString[TaskRef], record.createArgs())
 }
 
-// DataDestroy calls VDI.data_destroy. Needs the role vm-admin.
+// DataDestroy drops a snapshot's data and keeps its changed-block metadata. Needs the role vm-admin.
 // Declared errors: SR_OPERATION_NOT_SUPPORTED, VDI_MISSING, SR_NOT_ATTACHED, SR_HAS_NO_PBDS, OPERATION_NOT_ALLOWED,
 // VDI_INCOMPATIBLE_TYPE, VDI_NO_CBT_METADATA, VDI_IN_USE, VDI_IS_A_PHYSICAL_DEVICE.
 func (s VDIService) DataDestroy(ctx context.Context, self VDIRef) error {
@@ -261,7 +264,8 @@ func (s VDIService) DataDestroyAsync(ctx context.Context, self VDIRef) (TaskRef,
 	return invoke(ctx, s.c, "Async.VDI.data_destroy", readString[TaskRef], self)
 }
 
-// Destroy calls VDI.destroy. Needs the role vm-admin.
+// Destroy removes a disk, and the VBDs of halted VMs with it. Just after an export it may still be in use: try again. Needs the
+// role vm-admin.
 func (s VDIService) Destroy(ctx context.Context, self VDIRef) error {
 	_, err := invoke(ctx, s.c, "VDI.destroy", readVoid, self)
 	return err
@@ -399,7 +403,7 @@ func (s VDIService) GetNameLabel(ctx context.Context, self VDIRef) (string, erro
 	return invoke(ctx, s.c, "VDI.get_name_label", readString[string], self)
 }
 
-// GetNBDInfo calls VDI.get_nbd_info. Needs the role vm-admin.
+// GetNBDInfo lists ways to read the disk over NBD. Exportname in them is a secret. Needs the role vm-admin.
 // Declared errors: VDI_INCOMPATIBLE_TYPE.
 func (s VDIService) GetNBDInfo(ctx context.Context, self VDIRef) ([]VDINBDServerInfo, error) {
 	return invoke(ctx, s.c, "VDI.get_nbd_info", func(s *scanner, out *[]VDINBDServerInfo) error { return readList(s, out, readVDINBDServerInfo) }, self)
@@ -511,7 +515,7 @@ func (s VDIService) IntroduceAsync(ctx context.Context, uuid, nameLabel, nameDes
 	return invoke(ctx, s.c, "Async.VDI.introduce", readString[TaskRef], uuid, nameLabel, nameDescription, sr, kind, sharable, readOnly, otherConfig, location, xenstoreData, smConfig, managed, virtualSize, physicalUtilisation, metadataOfPool, isASnapshot, snapshotTime, snapshotOf)
 }
 
-// ListChangedBlocks calls VDI.list_changed_blocks. Needs the role vm-operator.
+// ListChangedBlocks answers a base64 bitmap, one bit for 64 KiB. Needs the role vm-operator.
 // Declared errors: SR_OPERATION_NOT_SUPPORTED, VDI_MISSING, SR_NOT_ATTACHED, SR_HAS_NO_PBDS, VDI_IN_USE.
 func (s VDIService) ListChangedBlocks(ctx context.Context, vdiFrom, vdiTo VDIRef) (string, error) {
 	return invoke(ctx, s.c, "VDI.list_changed_blocks", readString[string], vdiFrom, vdiTo)
@@ -532,7 +536,8 @@ func (s VDIService) OpenDatabaseAsync(ctx context.Context, self VDIRef) (TaskRef
 	return invoke(ctx, s.c, "Async.VDI.open_database", readString[TaskRef], self)
 }
 
-// PoolMigrate calls VDI.pool_migrate. Needs the role vm-power-admin.
+// PoolMigrate moves a disk that some VM has to another storage repository, whether the VM runs or not. Needs the role
+// vm-power-admin.
 func (s VDIService) PoolMigrate(ctx context.Context, vdi VDIRef, sr SRRef, options map[string]string) (VDIRef, error) {
 	return invoke(ctx, s.c, "VDI.pool_migrate", readString[VDIRef], vdi, sr, options)
 }
@@ -576,7 +581,7 @@ func (s VDIService) RemoveTags(ctx context.Context, self VDIRef, value string) e
 	return err
 }
 
-// Resize calls VDI.resize. Needs the role vm-admin.
+// Resize makes a disk larger, in bytes, while no running VM has it. Needs the role vm-admin.
 func (s VDIService) Resize(ctx context.Context, vdi VDIRef, size int64) error {
 	_, err := invoke(ctx, s.c, "VDI.resize", readVoid, vdi, size)
 	return err
@@ -587,7 +592,8 @@ func (s VDIService) ResizeAsync(ctx context.Context, vdi VDIRef, size int64) (Ta
 	return invoke(ctx, s.c, "Async.VDI.resize", readString[TaskRef], vdi, size)
 }
 
-// ResizeOnline calls VDI.resize_online. Needs the role vm-admin.
+// ResizeOnline makes a disk larger, in bytes, while a VM runs. Few servers have it: ask SM.Features for VDI_RESIZE_ONLINE and
+// expect [ErrMessageRemoved]. Needs the role vm-admin.
 func (s VDIService) ResizeOnline(ctx context.Context, vdi VDIRef, size int64) error {
 	_, err := invoke(ctx, s.c, "VDI.resize_online", readVoid, vdi, size)
 	return err
@@ -622,7 +628,7 @@ func (s VDIService) SetNameDescription(ctx context.Context, self VDIRef, value s
 	return err
 }
 
-// SetNameLabel calls VDI.set_name_label. Needs the role vm-admin.
+// SetNameLabel sets the name, in the database and on the storage. Needs the role vm-admin.
 func (s VDIService) SetNameLabel(ctx context.Context, self VDIRef, value string) error {
 	_, err := invoke(ctx, s.c, "VDI.set_name_label", readVoid, self, value)
 	return err
@@ -670,7 +676,7 @@ func (s VDIService) SetXenstoreData(ctx context.Context, self VDIRef, value map[
 	return err
 }
 
-// Snapshot calls VDI.snapshot. driverParams is sent only if set (or if a later one is). Needs the role vm-admin.
+// Snapshot makes a snapshot of a disk. driverParams is sent only if set (or if a later one is). Needs the role vm-admin.
 func (s VDIService) Snapshot(ctx context.Context, vdi VDIRef, driverParams map[string]string) (VDIRef, error) {
 	args := withOptional(1, vdi, driverParams)
 	return invoke(ctx, s.c, "VDI.snapshot", readString[VDIRef], args...)

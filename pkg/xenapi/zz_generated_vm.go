@@ -10,69 +10,71 @@ import (
 // VM is a virtual machine, a template or a snapshot: see IsATemplate, IsASnapshot and IsControlDomain. A field that an older
 // server does not send is zero.
 type VM struct {
-	// ActionsAfterCrash is the field actions_after_crash.
+	// ActionsAfterCrash is what follows when the guest crashes.
 	ActionsAfterCrash OnCrash `json:"actions_after_crash"`
-	// ActionsAfterReboot is the field actions_after_reboot.
+	// ActionsAfterReboot is what follows when the guest reboots.
 	ActionsAfterReboot OnNormalExit `json:"actions_after_reboot"`
-	// ActionsAfterShutdown is the field actions_after_shutdown.
+	// ActionsAfterShutdown is what follows when the guest shuts down.
 	ActionsAfterShutdown OnNormalExit `json:"actions_after_shutdown"`
 	// ActionsAfterSoftReboot is the field actions_after_softreboot. (prototyped in the data model, since 23.1.0)
 	ActionsAfterSoftReboot OnSoftReboot `json:"actions_after_softreboot"`
-	// Affinity is the field affinity.
+	// Affinity is the host where it should rather start.
 	Affinity HostRef `json:"affinity"`
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []VMOperation `json:"allowed_operations"`
 	// Appliance is the field appliance.
 	Appliance VMApplianceRef `json:"appliance"`
 	// AttachedPCIs is the field attached_PCIs.
 	AttachedPCIs []PCIRef `json:"attached_PCIs"`
-	// BIOSStrings is the field bios_strings.
+	// BIOSStrings is what the guest's BIOS says of itself. They can be set once.
 	BIOSStrings map[string]string `json:"bios_strings"`
-	// Blobs is the field blobs.
+	// Blobs are named binary objects attached to this one.
 	Blobs map[string]BlobRef `json:"blobs"`
-	// BlockedOperations is the field blocked_operations.
+	// BlockedOperations are operations that administrators and tools have forbidden, with their reason. Change it key by key. Create
+	// ignores it.
 	BlockedOperations map[VMOperation]string `json:"blocked_operations"`
-	// Children is the field children.
+	// Children are the snapshots that come after it.
 	Children []VMRef `json:"children"`
-	// Consoles is the field consoles.
+	// Consoles are its screens and terminals; made anew at each start.
 	Consoles []ConsoleRef `json:"consoles"`
 	// CrashDumps is the field crash_dumps.
 	CrashDumps []CrashdumpRef `json:"crash_dumps"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]VMOperation `json:"current_operations"`
-	// DomainType is the field domain_type.
+	// DomainType is the kind of virtualisation.
 	DomainType DomainType `json:"domain_type"`
 	// DomArch is the field domarch.
 	DomArch string `json:"domarch"`
-	// DomID is the field domid.
+	// DomID is the domain's number on its host; -1 when not running.
 	DomID int64 `json:"domid"`
-	// GenerationID is the field generation_id.
+	// GenerationID tells Windows that the VM has been copied or gone back.
 	GenerationID string `json:"generation_id"`
 	// Groups is the field groups. (prototyped in the data model, since 24.19.1)
 	Groups []VMGroupRef `json:"groups"`
-	// GuestMetrics is the field guest_metrics.
+	// GuestMetrics is what the guest's agent reports; null until it does, and stale once the VM is halted.
 	GuestMetrics VMGuestMetricsRef `json:"guest_metrics"`
 	// HAAlwaysRun is the field ha_always_run. (deprecated in the data model)
 	HAAlwaysRun bool `json:"ha_always_run"`
-	// HARestartPriority is the field ha_restart_priority.
+	// HARestartPriority is "restart", "best-effort" or empty: what the pool does when the VM's host fails.
 	HARestartPriority string `json:"ha_restart_priority"`
 	// HardwarePlatformVersion is the field hardware_platform_version.
 	HardwarePlatformVersion int64 `json:"hardware_platform_version"`
-	// HasVendorDevice is the field has_vendor_device.
+	// HasVendorDevice says that Windows finds its drivers by Windows Update. Create always sends it.
 	HasVendorDevice bool `json:"has_vendor_device"`
-	// HVMBootParams is the field HVM_boot_params.
+	// HVMBootParams are order ("cdn": disk, CD, network) and firmware ("bios" or "uefi").
 	HVMBootParams map[string]string `json:"HVM_boot_params"`
-	// HVMBootPolicy is the field HVM_boot_policy. (deprecated in the data model)
+	// HVMBootPolicy is "BIOS order" for hardware virtualisation; empty for paravirtualised guests. (deprecated in the data model)
 	HVMBootPolicy string `json:"HVM_boot_policy"`
-	// HVMShadowMultiplier is the field HVM_shadow_multiplier.
+	// HVMShadowMultiplier scales the memory for shadow page tables. 0 in Create is taken for the default, 1.
 	HVMShadowMultiplier float64 `json:"HVM_shadow_multiplier"`
-	// IsASnapshot is the field is_a_snapshot.
+	// IsASnapshot says that it is a snapshot of SnapshotOf.
 	IsASnapshot bool `json:"is_a_snapshot"`
-	// IsATemplate is the field is_a_template.
+	// IsATemplate says that it is a template; snapshots are templates too.
 	IsATemplate bool `json:"is_a_template"`
-	// IsControlDomain is the field is_control_domain.
+	// IsControlDomain says that it is a host's own system.
 	IsControlDomain bool `json:"is_control_domain"`
-	// IsDefaultTemplate is the field is_default_template.
+	// IsDefaultTemplate says that it came with the server and cannot be destroyed.
 	IsDefaultTemplate bool `json:"is_default_template"`
 	// IsSnapshotFromVMPP is the field is_snapshot_from_vmpp. (removed in the data model)
 	IsSnapshotFromVMPP bool `json:"is_snapshot_from_vmpp"`
@@ -80,45 +82,45 @@ type VM struct {
 	IsVMSSSnapshot bool `json:"is_vmss_snapshot"`
 	// LastBootCPUFlags is the field last_boot_CPU_flags.
 	LastBootCPUFlags map[string]string `json:"last_boot_CPU_flags"`
-	// LastBootedRecord is the field last_booted_record.
+	// LastBootedRecord is the record as it was at the last boot.
 	LastBootedRecord string `json:"last_booted_record"`
-	// MemoryDynamicMax is the field memory_dynamic_max.
+	// MemoryDynamicMax is the most that ballooning gives it in bytes.
 	MemoryDynamicMax int64 `json:"memory_dynamic_max"`
-	// MemoryDynamicMin is the field memory_dynamic_min.
+	// MemoryDynamicMin is the least that ballooning leaves it in bytes.
 	MemoryDynamicMin int64 `json:"memory_dynamic_min"`
-	// MemoryOverhead is the field memory_overhead.
+	// MemoryOverhead is what the VM costs its host beyond its own memory in bytes.
 	MemoryOverhead int64 `json:"memory_overhead"`
-	// MemoryStaticMax is the field memory_static_max.
+	// MemoryStaticMax is the most that it can have until the next boot in bytes.
 	MemoryStaticMax int64 `json:"memory_static_max"`
-	// MemoryStaticMin is the field memory_static_min.
+	// MemoryStaticMin is the least in bytes.
 	MemoryStaticMin int64 `json:"memory_static_min"`
-	// MemoryTarget is the field memory_target. (deprecated in the data model)
+	// MemoryTarget is what ballooning aims at in bytes. (deprecated in the data model)
 	MemoryTarget int64 `json:"memory_target"`
-	// Metrics is the field metrics.
+	// Metrics is what the hypervisor knows of it.
 	Metrics VMMetricsRef `json:"metrics"`
-	// NameDescription is the field name_description.
+	// NameDescription is a text for people.
 	NameDescription string `json:"name_description"`
-	// NameLabel is the field name_label.
+	// NameLabel is the name that people give. It need not be unique.
 	NameLabel string `json:"name_label"`
-	// NVRAM is the field NVRAM.
+	// NVRAM are the UEFI variables.
 	NVRAM map[string]string `json:"NVRAM"`
-	// Order is the field order.
+	// Order is when it is started among others; lower comes earlier.
 	Order int64 `json:"order"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// Parent is the field parent.
+	// Parent is the snapshot that it goes back to.
 	Parent VMRef `json:"parent"`
 	// PCIBus is the field PCI_bus. (deprecated in the data model)
 	PCIBus string `json:"PCI_bus"`
-	// PendingGuidances is the field pending_guidances.
+	// PendingGuidances are what updates still ask for: mandatory ones.
 	PendingGuidances []UpdateGuidance `json:"pending_guidances"`
-	// PendingGuidancesFull is the field pending_guidances_full. (prototyped in the data model, since 24.10.0)
+	// PendingGuidancesFull are what updates ask for to be in full effect. (prototyped in the data model, since 24.10.0)
 	PendingGuidancesFull []UpdateGuidance `json:"pending_guidances_full"`
-	// PendingGuidancesRecommended is the field pending_guidances_recommended. (prototyped in the data model, since 24.10.0)
+	// PendingGuidancesRecommended are what updates recommend. (prototyped in the data model, since 24.10.0)
 	PendingGuidancesRecommended []UpdateGuidance `json:"pending_guidances_recommended"`
-	// Platform is the field platform.
+	// Platform is the virtual hardware. The server writes keys of its own at every start, so compare key by key.
 	Platform map[string]string `json:"platform"`
-	// PowerState is the field power_state.
+	// PowerState is Halted, Paused, Running or Suspended.
 	PowerState VMPowerState `json:"power_state"`
 	// ProtectionPolicy is the field protection_policy. (deprecated in the data model)
 	ProtectionPolicy VMPPRef `json:"protection_policy"`
@@ -134,65 +136,65 @@ type VM struct {
 	PVLegacyArgs string `json:"PV_legacy_args"`
 	// PVRamdisk is the field PV_ramdisk.
 	PVRamdisk string `json:"PV_ramdisk"`
-	// Recommendations is the field recommendations.
+	// Recommendations is a document of limits that user interfaces respect.
 	Recommendations string `json:"recommendations"`
-	// ReferenceLabel is the field reference_label.
+	// ReferenceLabel names the template that it was made from.
 	ReferenceLabel string `json:"reference_label"`
-	// RequiresReboot is the field requires_reboot.
+	// RequiresReboot says that updates take effect at its next boot.
 	RequiresReboot bool `json:"requires_reboot"`
-	// ResidentOn is the field resident_on.
+	// ResidentOn is the host where it runs or is paused; null otherwise.
 	ResidentOn HostRef `json:"resident_on"`
-	// ScheduledToBeResidentOn is the field scheduled_to_be_resident_on.
+	// ScheduledToBeResidentOn is the host where it is about to run.
 	ScheduledToBeResidentOn HostRef `json:"scheduled_to_be_resident_on"`
 	// SecureBootCertificatesState is the field secureboot_certificates_state. (prototyped in the data model, since 26.14.0)
 	SecureBootCertificatesState VMSecureBootCertificatesState `json:"secureboot_certificates_state"`
-	// ShutdownDelay is the field shutdown_delay.
+	// ShutdownDelay is how many seconds to wait after its shutdown before the next order's.
 	ShutdownDelay int64 `json:"shutdown_delay"`
-	// SnapshotInfo is the field snapshot_info.
+	// SnapshotInfo are power-state-at-snapshot and disk-snapshot-type.
 	SnapshotInfo map[string]string `json:"snapshot_info"`
 	// SnapshotMetadata is the field snapshot_metadata.
 	SnapshotMetadata string `json:"snapshot_metadata"`
-	// SnapshotOf is the field snapshot_of.
+	// SnapshotOf is what this is a snapshot of; it dangles when that has been destroyed.
 	SnapshotOf VMRef `json:"snapshot_of"`
 	// SnapshotSchedule is the field snapshot_schedule.
 	SnapshotSchedule VMSSRef `json:"snapshot_schedule"`
-	// SnapshotTime is the field snapshot_time.
+	// SnapshotTime is when the snapshot was taken.
 	SnapshotTime time.Time `json:"snapshot_time"`
-	// Snapshots is the field snapshots.
+	// Snapshots are the snapshots of it.
 	Snapshots []VMRef `json:"snapshots"`
-	// StartDelay is the field start_delay.
+	// StartDelay is how many seconds to wait after its start before the next order's.
 	StartDelay int64 `json:"start_delay"`
-	// SuspendSR is the field suspend_SR.
+	// SuspendSR is where the memory goes when it is suspended.
 	SuspendSR SRRef `json:"suspend_SR"`
-	// SuspendVDI is the field suspend_VDI.
+	// SuspendVDI holds the memory while suspended.
 	SuspendVDI VDIRef `json:"suspend_VDI"`
-	// Tags is the field tags.
+	// Tags are labels for people and tools. Copies of the object carry them too.
 	Tags []string `json:"tags"`
 	// TransportableSnapshotID is the field transportable_snapshot_id.
 	TransportableSnapshotID string `json:"transportable_snapshot_id"`
-	// UserVersion is the field user_version.
+	// UserVersion is a number for users.
 	UserVersion int64 `json:"user_version"`
 	// UUID is unique across pools and outlives restarts, unlike the reference.
 	UUID string `json:"uuid"`
-	// VBDs is the field VBDs.
+	// VBDs are its disks and drives.
 	VBDs []VBDRef `json:"VBDs"`
-	// VCPUsAtStartup is the field VCPUs_at_startup.
+	// VCPUsAtStartup is with how many virtual processors it boots.
 	VCPUsAtStartup int64 `json:"VCPUs_at_startup"`
-	// VCPUsMax is the field VCPUs_max.
+	// VCPUsMax is how many virtual processors it can have until the next boot.
 	VCPUsMax int64 `json:"VCPUs_max"`
-	// VCPUsParams is the field VCPUs_params.
+	// VCPUsParams are the scheduler's weight, cap (percent of one processor) and mask.
 	VCPUsParams map[string]string `json:"VCPUs_params"`
 	// Version is the field version.
 	Version int64 `json:"version"`
 	// VGPUs is the field VGPUs.
 	VGPUs []VGPURef `json:"VGPUs"`
-	// VIFs is the field VIFs.
+	// VIFs are its network interfaces.
 	VIFs []VIFRef `json:"VIFs"`
-	// VTPMs is the field VTPMs.
+	// VTPMs are its trusted platform modules, at most one.
 	VTPMs []VTPMRef `json:"VTPMs"`
 	// VUSBs is the field VUSBs.
 	VUSBs []VUSBRef `json:"VUSBs"`
-	// XenstoreData is the field xenstore_data.
+	// XenstoreData is given to the guest; of it only keys below vm-data.
 	XenstoreData map[string]string `json:"xenstore_data"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`
@@ -600,7 +602,7 @@ func (s VMService) AssertCanBeRecoveredAsync(ctx context.Context, self VMRef, se
 	return invoke(ctx, s.c, "Async.VM.assert_can_be_recovered", readString[TaskRef], self, sessionTo)
 }
 
-// AssertCanBootHere calls VM.assert_can_boot_here.
+// AssertCanBootHere says why a VM cannot start on a host, where VM.start only says that there is none.
 // Declared errors: HOST_NOT_ENOUGH_FREE_MEMORY, HOST_NOT_ENOUGH_PCPUS, NETWORK_SRIOV_INSUFFICIENT_CAPACITY, HOST_NOT_LIVE,
 // HOST_DISABLED, HOST_CANNOT_ATTACH_NETWORK, VM_HVM_REQUIRED, VM_REQUIRES_GPU, VM_REQUIRES_IOMMU, VM_REQUIRES_NETWORK,
 // VM_REQUIRES_SR, VM_REQUIRES_VGPU, VM_HOST_INCOMPATIBLE_VERSION, VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION,
@@ -661,7 +663,7 @@ func (s VMService) CallPluginAsync(ctx context.Context, vm VMRef, plugin, fn str
 	return invoke(ctx, s.c, "Async.VM.call_plugin", readString[TaskRef], vm, plugin, fn, args)
 }
 
-// Checkpoint calls VM.checkpoint. Needs the role vm-power-admin.
+// Checkpoint makes a snapshot with the memory. Needs the role vm-power-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED, VM_CHECKPOINT_SUSPEND_FAILED, VM_CHECKPOINT_RESUME_FAILED.
 func (s VMService) Checkpoint(ctx context.Context, vm VMRef, name string) (VMRef, error) {
 	return invoke(ctx, s.c, "VM.checkpoint", readString[VMRef], vm, name)
@@ -672,7 +674,8 @@ func (s VMService) CheckpointAsync(ctx context.Context, vm VMRef, name string) (
 	return invoke(ctx, s.c, "Async.VM.checkpoint", readString[TaskRef], vm, name)
 }
 
-// CleanReboot calls VM.clean_reboot. Needs the role vm-operator.
+// CleanReboot asks the guest to reboot, and fails at once with [ErrVMLacksFeature] when no agent listens. Needs the role
+// vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) CleanReboot(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.clean_reboot", readVoid, vm)
@@ -684,7 +687,8 @@ func (s VMService) CleanRebootAsync(ctx context.Context, vm VMRef) (TaskRef, err
 	return invoke(ctx, s.c, "Async.VM.clean_reboot", readString[TaskRef], vm)
 }
 
-// CleanShutdown calls VM.clean_shutdown. Needs the role vm-operator.
+// CleanShutdown asks the guest to shut down, and fails at once with [ErrVMLacksFeature] when no agent listens. It may take 20
+// minutes: use the Async form. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) CleanShutdown(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.clean_shutdown", readVoid, vm)
@@ -696,7 +700,8 @@ func (s VMService) CleanShutdownAsync(ctx context.Context, vm VMRef) (TaskRef, e
 	return invoke(ctx, s.c, "Async.VM.clean_shutdown", readString[TaskRef], vm)
 }
 
-// Clone calls VM.clone. Needs the role vm-admin.
+// Clone makes a copy on the same storage, copy-on-write where the driver can. The copy has the tags, OtherConfig and new MAC
+// addresses; the copy of a template is a template. Needs the role vm-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED, LICENCE_RESTRICTION.
 func (s VMService) Clone(ctx context.Context, vm VMRef, name string) (VMRef, error) {
 	return invoke(ctx, s.c, "VM.clone", readString[VMRef], vm, name)
@@ -717,7 +722,7 @@ func (s VMService) ComputeMemoryOverheadAsync(ctx context.Context, vm VMRef) (Ta
 	return invoke(ctx, s.c, "Async.VM.compute_memory_overhead", readString[TaskRef], vm)
 }
 
-// Copy calls VM.copy. Needs the role vm-admin.
+// Copy makes a full copy of a VM and its disks on sr, or where they are if that is null. Needs the role vm-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED, LICENCE_RESTRICTION.
 func (s VMService) Copy(ctx context.Context, vm VMRef, name string, sr SRRef) (VMRef, error) {
 	return invoke(ctx, s.c, "VM.copy", readString[VMRef], vm, name, sr)
@@ -739,7 +744,8 @@ func (s VMService) CopyBIOSStringsAsync(ctx context.Context, vm VMRef, host Host
 	return invoke(ctx, s.c, "Async.VM.copy_bios_strings", readString[TaskRef], vm, host)
 }
 
-// Create calls VM.create. Needs the role vm-admin.
+// Create makes a VM of a record, with its marks in it. It checks little: orders of memory and virtual processors that cannot be
+// started are taken. Consoles, disks and BlockedOperations of the record are ignored. Needs the role vm-admin.
 func (s VMService) Create(ctx context.Context, record VM) (VMRef, error) {
 	return invoke(ctx, s.c, "VM.create", readString[VMRef], record.createArgs())
 }
@@ -761,7 +767,8 @@ func (s VMService) CreateNewBlobAsync(ctx context.Context, vm VMRef, name, mimeT
 	return invoke(ctx, s.c, "Async.VM.create_new_blob", readString[TaskRef], args...)
 }
 
-// Destroy calls VM.destroy. Needs the role vm-admin.
+// Destroy removes a halted or suspended VM with its VBDs, VIFs and metrics. Its disks and snapshots stay. Needs the role
+// vm-admin.
 func (s VMService) Destroy(ctx context.Context, self VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.destroy", readVoid, self)
 	return err
@@ -818,12 +825,12 @@ func (s VMService) GetAllowedOperations(ctx context.Context, self VMRef) ([]VMOp
 	return invoke(ctx, s.c, "VM.get_allowed_operations", func(s *scanner, out *[]VMOperation) error { return readStrings(s, out) }, self)
 }
 
-// GetAllowedVBDDevices calls VM.get_allowed_VBD_devices.
+// GetAllowedVBDDevices lists the free positions for disks.
 func (s VMService) GetAllowedVBDDevices(ctx context.Context, vm VMRef) ([]string, error) {
 	return invoke(ctx, s.c, "VM.get_allowed_VBD_devices", func(s *scanner, out *[]string) error { return readStrings(s, out) }, vm)
 }
 
-// GetAllowedVIFDevices calls VM.get_allowed_VIF_devices.
+// GetAllowedVIFDevices lists the free positions for interfaces.
 func (s VMService) GetAllowedVIFDevices(ctx context.Context, vm VMRef) ([]string, error) {
 	return invoke(ctx, s.c, "VM.get_allowed_VIF_devices", func(s *scanner, out *[]string) error { return readStrings(s, out) }, vm)
 }
@@ -1298,7 +1305,7 @@ func (s VMService) GetXenstoreData(ctx context.Context, self VMRef) (map[string]
 	return invoke(ctx, s.c, "VM.get_xenstore_data", func(s *scanner, out *map[string]string) error { return readStringMap(s, out) }, self)
 }
 
-// HardReboot calls VM.hard_reboot. Needs the role vm-operator.
+// HardReboot resets the VM. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) HardReboot(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.hard_reboot", readVoid, vm)
@@ -1310,7 +1317,7 @@ func (s VMService) HardRebootAsync(ctx context.Context, vm VMRef) (TaskRef, erro
 	return invoke(ctx, s.c, "Async.VM.hard_reboot", readString[TaskRef], vm)
 }
 
-// HardShutdown calls VM.hard_shutdown. Needs the role vm-operator.
+// HardShutdown takes the power away. It cancels clean shutdowns and the like that are under way. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) HardShutdown(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.hard_shutdown", readVoid, vm)
@@ -1353,8 +1360,8 @@ func (s VMService) MaximiseMemoryAsync(ctx context.Context, self VMRef, total in
 	return invoke(ctx, s.c, "Async.VM.maximise_memory", readString[TaskRef], self, total, approximate)
 }
 
-// MigrateSend calls VM.migrate_send. vgpuMap is sent only if set (or if a later one is). vdiFormatMap is sent only if set (or if
-// a later one is). Needs the role vm-power-admin.
+// MigrateSend moves a VM with its disks, to storage of this pool or of another. vgpuMap is sent only if set (or if a later one
+// is). vdiFormatMap is sent only if set (or if a later one is). Needs the role vm-power-admin.
 // Declared errors: VM_BAD_POWER_STATE, LICENCE_RESTRICTION.
 func (s VMService) MigrateSend(ctx context.Context, vm VMRef, dest map[string]string, live bool, vdiMap map[VDIRef]SRRef, vifMap map[VIFRef]NetworkRef, options map[string]string, vgpuMap map[VGPURef]GPUGroupRef, vdiFormatMap map[VDIRef]string) (VMRef, error) {
 	args := withOptional(6, vm, dest, live, vdiMap, vifMap, options, vgpuMap, vdiFormatMap)
@@ -1379,7 +1386,7 @@ func (s VMService) PauseAsync(ctx context.Context, vm VMRef) (TaskRef, error) {
 	return invoke(ctx, s.c, "Async.VM.pause", readString[TaskRef], vm)
 }
 
-// PoolMigrate calls VM.pool_migrate.
+// PoolMigrate moves a running VM to another host of the pool. Options are "live", "force", "compress".
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, VM_IS_TEMPLATE, OPERATION_NOT_ALLOWED, VM_BAD_POWER_STATE.
 func (s VMService) PoolMigrate(ctx context.Context, vm VMRef, host HostRef, options map[string]string) error {
 	_, err := invoke(ctx, s.c, "VM.pool_migrate", readVoid, vm, host, options)
@@ -1402,7 +1409,8 @@ func (s VMService) PowerStateResetAsync(ctx context.Context, vm VMRef) (TaskRef,
 	return invoke(ctx, s.c, "Async.VM.power_state_reset", readString[TaskRef], vm)
 }
 
-// Provision calls VM.provision. Needs the role vm-admin.
+// Provision makes a VM of a template and its disks as OtherConfig's disks says. It is not safe to repeat: a failure leaves what
+// is no longer a template. Needs the role vm-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED, LICENCE_RESTRICTION.
 func (s VMService) Provision(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.provision", readVoid, vm)
@@ -1506,7 +1514,7 @@ func (s VMService) RestartDeviceModelsAsync(ctx context.Context, self VMRef) (Ta
 	return invoke(ctx, s.c, "Async.VM.restart_device_models", readString[TaskRef], self)
 }
 
-// Resume calls VM.resume. Needs the role vm-operator.
+// Resume takes a suspended VM up again. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) Resume(ctx context.Context, vm VMRef, startPaused, force bool) error {
 	_, err := invoke(ctx, s.c, "VM.resume", readVoid, vm, startPaused, force)
@@ -1543,7 +1551,8 @@ func (s VMService) RetrieveWLBRecommendationsAsync(ctx context.Context, vm VMRef
 	return invoke(ctx, s.c, "Async.VM.retrieve_wlb_recommendations", readString[TaskRef], vm)
 }
 
-// Revert calls VM.revert. Needs the role vm-power-admin.
+// Revert brings a VM back to a snapshot: it stops it, restores the record (OtherConfig included; tags are kept), and gives it new
+// VBDs, VIFs and disks. Needs the role vm-power-admin.
 // Declared errors: VM_BAD_POWER_STATE, OPERATION_NOT_ALLOWED, SR_FULL, VM_REVERT_FAILED.
 func (s VMService) Revert(ctx context.Context, snapshot VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.revert", readVoid, snapshot)
@@ -1622,7 +1631,8 @@ func (s VMService) SetBIOSStrings(ctx context.Context, self VMRef, value map[str
 	return err
 }
 
-// SetBlockedOperations calls VM.set_blocked_operations. Needs the role vm-admin.
+// SetBlockedOperations replaces the whole map, administrators' keys included: prefer AddToBlockedOperations and
+// RemoveFromBlockedOperations. Needs the role vm-admin.
 func (s VMService) SetBlockedOperations(ctx context.Context, self VMRef, value map[VMOperation]string) error {
 	_, err := invoke(ctx, s.c, "VM.set_blocked_operations", readVoid, self, value)
 	return err
@@ -1683,7 +1693,7 @@ func (s VMService) SetHVMShadowMultiplier(ctx context.Context, self VMRef, value
 	return err
 }
 
-// SetIsATemplate calls VM.set_is_a_template. Needs the role vm-admin.
+// SetIsATemplate makes a VM a template, or a template a VM. Needs the role vm-admin.
 func (s VMService) SetIsATemplate(ctx context.Context, self VMRef, value bool) error {
 	_, err := invoke(ctx, s.c, "VM.set_is_a_template", readVoid, self, value)
 	return err
@@ -1712,7 +1722,7 @@ func (s VMService) SetMemoryDynamicMin(ctx context.Context, self VMRef, value in
 	return err
 }
 
-// SetMemoryDynamicRange calls VM.set_memory_dynamic_range. Needs the role vm-power-admin.
+// SetMemoryDynamicRange sets what ballooning may do, in bytes. Needs the role vm-power-admin.
 func (s VMService) SetMemoryDynamicRange(ctx context.Context, self VMRef, min, max int64) error {
 	_, err := invoke(ctx, s.c, "VM.set_memory_dynamic_range", readVoid, self, min, max)
 	return err
@@ -1723,7 +1733,8 @@ func (s VMService) SetMemoryDynamicRangeAsync(ctx context.Context, self VMRef, m
 	return invoke(ctx, s.c, "Async.VM.set_memory_dynamic_range", readString[TaskRef], self, min, max)
 }
 
-// SetMemoryLimits calls VM.set_memory_limits. Needs the role vm-power-admin.
+// SetMemoryLimits sets static minimum and maximum, dynamic minimum and maximum, in bytes, of a halted VM. They must be in order.
+// Needs the role vm-power-admin.
 func (s VMService) SetMemoryLimits(ctx context.Context, self VMRef, staticMin, staticMax, dynamicMin, dynamicMax int64) error {
 	_, err := invoke(ctx, s.c, "VM.set_memory_limits", readVoid, self, staticMin, staticMax, dynamicMin, dynamicMax)
 	return err
@@ -1793,7 +1804,8 @@ func (s VMService) SetOrder(ctx context.Context, self VMRef, value int64) error 
 	return err
 }
 
-// SetOtherConfig calls VM.set_other_config. Needs the role vm-admin.
+// SetOtherConfig replaces the whole map, mac_seed included: prefer AddToOtherConfig and RemoveFromOtherConfig. Needs the role
+// vm-admin.
 func (s VMService) SetOtherConfig(ctx context.Context, self VMRef, value map[string]string) error {
 	_, err := invoke(ctx, s.c, "VM.set_other_config", readVoid, self, value)
 	return err
@@ -1922,13 +1934,15 @@ func (s VMService) SetVCPUsAtStartup(ctx context.Context, self VMRef, value int6
 	return err
 }
 
-// SetVCPUsMax calls VM.set_VCPUs_max. Needs the role vm-admin.
+// SetVCPUsMax sets the most virtual processors of a halted VM. Raise it before SetVCPUsAtStartup, lower it after. Needs the role
+// vm-admin.
 func (s VMService) SetVCPUsMax(ctx context.Context, self VMRef, value int64) error {
 	_, err := invoke(ctx, s.c, "VM.set_VCPUs_max", readVoid, self, value)
 	return err
 }
 
-// SetVCPUsNumberLive calls VM.set_VCPUs_number_live. Needs the role vm-admin.
+// SetVCPUsNumberLive changes the virtual processors of a running VM, up to VCPUsMax, and VCPUsAtStartup with it. Few guests can
+// give any back. Needs the role vm-admin.
 // Declared errors: OPERATION_NOT_ALLOWED, LICENCE_RESTRICTION.
 func (s VMService) SetVCPUsNumberLive(ctx context.Context, self VMRef, nvcpu int64) error {
 	_, err := invoke(ctx, s.c, "VM.set_VCPUs_number_live", readVoid, self, nvcpu)
@@ -1952,7 +1966,7 @@ func (s VMService) SetXenstoreData(ctx context.Context, self VMRef, value map[st
 	return err
 }
 
-// Shutdown calls VM.shutdown.
+// Shutdown shuts a VM down cleanly, and hard where that fails. Blocking clean and hard shutdown does not block it.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) Shutdown(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.shutdown", readVoid, vm)
@@ -1964,7 +1978,8 @@ func (s VMService) ShutdownAsync(ctx context.Context, vm VMRef) (TaskRef, error)
 	return invoke(ctx, s.c, "Async.VM.shutdown", readString[TaskRef], vm)
 }
 
-// Snapshot calls VM.snapshot. ignoreVDIs is sent only if set (or if a later one is). Needs the role vm-power-admin.
+// Snapshot makes a snapshot, in any power state, disk after disk. The disks in ignoreVdis are left out. ignoreVDIs is sent only
+// if set (or if a later one is). Needs the role vm-power-admin.
 // Declared errors: VM_BAD_POWER_STATE, SR_FULL, OPERATION_NOT_ALLOWED.
 func (s VMService) Snapshot(ctx context.Context, vm VMRef, name string, ignoreVDIs []VDIRef) (VMRef, error) {
 	args := withOptional(2, vm, name, ignoreVDIs)
@@ -1977,7 +1992,7 @@ func (s VMService) SnapshotAsync(ctx context.Context, vm VMRef, name string, ign
 	return invoke(ctx, s.c, "Async.VM.snapshot", readString[TaskRef], args...)
 }
 
-// Start calls VM.start. Needs the role vm-operator.
+// Start starts a halted VM where there is room. Needs the role vm-operator.
 // Declared errors: VM_BAD_POWER_STATE, VM_HVM_REQUIRED, VM_IS_TEMPLATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED,
 // BOOTLOADER_FAILED, UNKNOWN_BOOTLOADER, NO_HOSTS_AVAILABLE, LICENCE_RESTRICTION.
 func (s VMService) Start(ctx context.Context, vm VMRef, startPaused, force bool) error {
@@ -1990,7 +2005,7 @@ func (s VMService) StartAsync(ctx context.Context, vm VMRef, startPaused, force 
 	return invoke(ctx, s.c, "Async.VM.start", readString[TaskRef], vm, startPaused, force)
 }
 
-// StartOn calls VM.start_on.
+// StartOn starts a halted VM on a host.
 // Declared errors: VM_BAD_POWER_STATE, VM_IS_TEMPLATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, BOOTLOADER_FAILED,
 // UNKNOWN_BOOTLOADER.
 func (s VMService) StartOn(ctx context.Context, vm VMRef, host HostRef, startPaused, force bool) error {
@@ -2003,7 +2018,7 @@ func (s VMService) StartOnAsync(ctx context.Context, vm VMRef, host HostRef, sta
 	return invoke(ctx, s.c, "Async.VM.start_on", readString[TaskRef], vm, host, startPaused, force)
 }
 
-// Suspend calls VM.suspend.
+// Suspend puts the memory on disk.
 // Declared errors: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, OPERATION_NOT_ALLOWED, VM_IS_TEMPLATE.
 func (s VMService) Suspend(ctx context.Context, vm VMRef) error {
 	_, err := invoke(ctx, s.c, "VM.suspend", readVoid, vm)

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// VMGuestMetrics is a record of class VM_guest_metrics. A field that an older server does not send is zero.
+// VMGuestMetrics is what the agent in a guest reports. Missing keys are normal, and it stays when the VM is halted, with Live
+// false. A field that an older server does not send is zero.
 type VMGuestMetrics struct {
 	// CanUseHotplugVBD is the field can_use_hotplug_vbd.
 	CanUseHotplugVBD Tristate `json:"can_use_hotplug_vbd"`
@@ -15,23 +16,23 @@ type VMGuestMetrics struct {
 	CanUseHotplugVIF Tristate `json:"can_use_hotplug_vif"`
 	// Disks is the field disks. (removed in the data model)
 	Disks map[string]string `json:"disks"`
-	// LastUpdated is the field last_updated.
+	// LastUpdated is when the record was last written.
 	LastUpdated time.Time `json:"last_updated"`
-	// Live is the field live.
+	// Live says that the agent is talking.
 	Live bool `json:"live"`
-	// Memory is the field memory. (removed in the data model)
+	// Memory is unused. (removed in the data model)
 	Memory map[string]string `json:"memory"`
 	// NetbiosName is the field netbios_name. (prototyped in the data model, since 24.28.0)
 	NetbiosName map[string]string `json:"netbios_name"`
-	// Networks is the field networks.
+	// Networks are the guest's addresses by interface: "0/ip", "0/ipv4/0", "0/ipv6/0"; the first number is VIF.Device.
 	Networks map[string]string `json:"networks"`
-	// OSVersion is the field os_version.
+	// OSVersion names the guest's system: name, distro, uname, …
 	OSVersion map[string]string `json:"os_version"`
-	// Other is the field other.
+	// Other are features such as "feature-shutdown".
 	Other map[string]string `json:"other"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// PVDriversDetected is the field PV_drivers_detected.
+	// PVDriversDetected says that the agent and the drivers were seen since the last boot.
 	PVDriversDetected bool `json:"PV_drivers_detected"`
 	// PVDriversUpToDate is the field PV_drivers_up_to_date. (deprecated in the data model)
 	PVDriversUpToDate bool `json:"PV_drivers_up_to_date"`

@@ -7,31 +7,31 @@ import (
 	"time"
 )
 
-// VMMetrics is a record of class VM_metrics. A field that an older server does not send is zero.
+// VMMetrics is what the hypervisor knows of a VM. A field that an older server does not send is zero.
 type VMMetrics struct {
 	// CurrentDomainType is the field current_domain_type.
 	CurrentDomainType DomainType `json:"current_domain_type"`
-	// HVM is the field hvm.
+	// HVM says that it runs on hardware virtualisation.
 	HVM bool `json:"hvm"`
-	// InstallTime is the field install_time.
+	// InstallTime is when it was made.
 	InstallTime time.Time `json:"install_time"`
-	// LastUpdated is the field last_updated.
+	// LastUpdated is when the record was last written.
 	LastUpdated time.Time `json:"last_updated"`
-	// MemoryActual is the field memory_actual.
+	// MemoryActual is the guest's memory now in bytes.
 	MemoryActual int64 `json:"memory_actual"`
-	// NestedVirt is the field nested_virt.
+	// NestedVirt says that the guest runs virtual machines itself.
 	NestedVirt bool `json:"nested_virt"`
-	// Nomigrate is the field nomigrate.
+	// Nomigrate says that the guest cannot be migrated.
 	Nomigrate bool `json:"nomigrate"`
-	// NUMANodeMemory is the field numa_node_memory. (prototyped in the data model, since 26.2.0)
+	// NUMANodeMemory is the memory on each NUMA node in bytes. (prototyped in the data model, since 26.2.0)
 	NUMANodeMemory map[int64]int64 `json:"numa_node_memory"`
 	// NUMANodes is the field numa_nodes. (prototyped in the data model, since 26.2.0)
 	NUMANodes int64 `json:"numa_nodes"`
 	// NUMAOptimised is the field numa_optimised. (prototyped in the data model, since 26.2.0)
 	NUMAOptimised bool `json:"numa_optimised"`
-	// OtherConfig is the field other_config.
+	// OtherConfig is a free map. Others write to it too: change it key by key. Copies of the object carry it too.
 	OtherConfig map[string]string `json:"other_config"`
-	// StartTime is the field start_time.
+	// StartTime is when it last booted: it changes at every boot and reboot.
 	StartTime time.Time `json:"start_time"`
 	// State is the field state.
 	State []string `json:"state"`
@@ -41,11 +41,11 @@ type VMMetrics struct {
 	VCPUsCPU map[int64]int64 `json:"VCPUs_CPU"`
 	// VCPUsFlags is the field VCPUs_flags.
 	VCPUsFlags map[int64][]string `json:"VCPUs_flags"`
-	// VCPUsNumber is the field VCPUs_number.
+	// VCPUsNumber is how many virtual processors it has now.
 	VCPUsNumber int64 `json:"VCPUs_number"`
 	// VCPUsParams is the field VCPUs_params.
 	VCPUsParams map[string]string `json:"VCPUs_params"`
-	// VCPUsUtilisation is the field VCPUs_utilisation. (removed in the data model)
+	// VCPUsUtilisation is the load of each virtual processor, 0 to 1; not kept up to date. (removed in the data model)
 	VCPUsUtilisation map[int64]float64 `json:"VCPUs_utilisation"`
 	// Extra holds the fields that this client does not know, as a newer server sent them; nil if there are none.
 	Extra map[string]Value `json:"-"`

@@ -6,17 +6,18 @@ import (
 	"context"
 )
 
-// VTPM is a record of class VTPM. A field that an older server does not send is zero.
+// VTPM is a VM's trusted platform module. A field that an older server does not send is zero.
 type VTPM struct {
-	// AllowedOperations is the field allowed_operations.
+	// AllowedOperations are what may be done now, as far as the server has worked it out: it lags behind, so try and accept a
+	// refusal.
 	AllowedOperations []VTPMOperation `json:"allowed_operations"`
 	// Backend is the field backend.
 	Backend VMRef `json:"backend"`
-	// CurrentOperations is the field current_operations.
+	// CurrentOperations are the operations under way, by the reference of their task.
 	CurrentOperations map[string]VTPMOperation `json:"current_operations"`
 	// IsProtected is the field is_protected. (prototyped in the data model, since 22.26.0)
 	IsProtected bool `json:"is_protected"`
-	// IsUnique is the field is_unique. (prototyped in the data model, since 22.26.0)
+	// IsUnique says that its contents are not copied with the VM. (prototyped in the data model, since 22.26.0)
 	IsUnique bool `json:"is_unique"`
 	// PersistenceBackend is the field persistence_backend. (prototyped in the data model, since 22.26.0)
 	PersistenceBackend PersistenceBackend `json:"persistence_backend"`
@@ -58,7 +59,7 @@ func (r *VTPM) readField(s *scanner, name []byte) error {
 // VTPMService calls the messages of class VTPM.
 type VTPMService struct{ c *Client }
 
-// Create calls VTPM.create. Needs the role vm-admin.
+// Create gives a halted VM a trusted platform module. Needs the role vm-admin.
 func (s VTPMService) Create(ctx context.Context, vm VMRef, isUnique bool) (VTPMRef, error) {
 	return invoke(ctx, s.c, "VTPM.create", readString[VTPMRef], vm, isUnique)
 }
