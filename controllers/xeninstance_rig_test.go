@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
@@ -33,6 +34,9 @@ const (
 	template = "Debian Bookworm 12"
 	network  = "Pool-wide network associated with eth0"
 )
+
+// withAgents is a pool whose guests have an agent that reports soon after the boot.
+var withAgents = xensim.Options{Guests: xensim.Guests{Agent: true, BootDelay: time.Second}}
 
 // newWorld is a simulated pool with strangers on it, a cluster with two flavors, and a running manager.
 func newWorld(t *testing.T, options xensim.Options) (*testkit.World, *testkit.Fence) {

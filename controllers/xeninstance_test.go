@@ -1,11 +1,9 @@
 package controllers_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
-	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
@@ -16,7 +14,7 @@ func TestInstanceLives(t *testing.T) {
 	create(t, w, instance)
 	w.WaitReady(t, instance)
 	t.Logf("create: %v", fence.Actions())
-	fmt.Println(testkit.Manifest(instance))
+
 	if err := w.Client.Delete(t.Context(), instance); err != nil {
 		t.Fatal(err)
 	}

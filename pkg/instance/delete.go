@@ -122,18 +122,23 @@ func destroyedWithVM(marks xencache.Marks, otherConfig map[string]string, uuid s
 // clearUp destroys what a VM that is gone has left, and then lets go. With Trash only what nobody can want back goes: the
 // VM was not destroyed by us.
 func clearUp(f *Facts) Plan {
-	if len(leftovers(f)) == 0 {
+	going := leftovers(f)
+	if len(going) == 0 {
 		return Plan{Released: true}
 	}
 	return Plan{Operation: operationDelete, Steps: []Step{{
-		Name: "DestroyDisks", Holds: func(f *Facts) bool { return len(leftovers(f)) == 0 }, Act: destroyDisks, Long: true,
+		Name: "DestroyDisk", For: going[0].UUID, Act: destroyDisk, Long: true,
+		Holds: func(f *Facts) bool { return len(leftovers(f)) == 0 || leftovers(f)[0].UUID != going[0].UUID },
 	}}}
 }
 
-// leftovers are the loose disks that are to go.
+// leftovers are the loose disks that are to go. One that somebody has given to a VM of his own is left to him.
 func leftovers(f *Facts) []VDI {
 	var going []VDI
 	for _, vdi := range f.Loose {
+		if vdi.Users > 0 {
+			continue
+		}
 		temporary := vdi.Marks.Role == xencache.RoleConfigDrive
 		if temporary || (f.Want.Deletion == v1alpha1.DeletionDelete && f.goesWithVM(&vdi)) {
 			going = append(going, vdi)
@@ -151,8 +156,8 @@ func discardVM(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.discard(ctx, r.VM)
 }
 
-// destroyDisks destroys one disk; the pool may take its time over each.
-func destroyDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+// destroyDisk destroys one disk; the pool may take its time over each.
+func destroyDisk(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	vdi := leftovers(r.Facts)[0]
 	task, err := r.Client.VDI.DestroyAsync(ctx, vdi.Ref)
 	return task, r.doing(err, "destroy disk %s", firstNonEmpty(vdi.Marks.Disk, string(vdi.Marks.Role)))

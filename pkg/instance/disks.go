@@ -315,7 +315,7 @@ func discardedDisks(f *Facts) []*VDI {
 	var discarded []*VDI
 	for i := range f.Loose {
 		vdi := &f.Loose[i]
-		if vdi.Marks.Role == xencache.RoleDataDisk && vdi.OtherConfig[MarkOnRemove] == markDelete && vdi.mine() &&
+		if vdi.Marks.Role == xencache.RoleDataDisk && vdi.OtherConfig[MarkOnRemove] == markDelete && vdi.mine() && vdi.Users == 0 &&
 			!slices.ContainsFunc(f.Want.Disks, func(w WantDisk) bool { return w.Name == vdi.Marks.Disk }) {
 			discarded = append(discarded, vdi)
 		}

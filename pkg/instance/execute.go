@@ -163,7 +163,7 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	task, err := step.Act(ctx, r)
 	r.StepTaken(step.Name, err, e.clock.Since(began))
 	if task != "" && err == nil {
-		e.set(r.Me.Key, &flight{step: step.Name, task: task, since: began})
+		e.set(r.Me.Key, &flight{step: step.key(), task: task, since: began})
 		r.Tasks.Follow(task)
 		return inFlight(plan, step.Name)
 	}
@@ -172,10 +172,10 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	}
 	switch {
 	case err == nil:
-		e.set(r.Me.Key, &flight{step: step.Name, since: began})
+		e.set(r.Me.Key, &flight{step: step.key(), since: began})
 		return inFlight(plan, step.Name).After(echoTimeout)
 	case errors.Is(err, xenapi.ErrOutcomeUnknown):
-		e.set(r.Me.Key, &flight{step: step.Name, since: began, unknown: true})
+		e.set(r.Me.Key, &flight{step: step.key(), since: began, unknown: true})
 		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 	default:
 		return failed(ctx, r, step.Name, err)
@@ -215,7 +215,7 @@ func (e *Executor) land(ctx context.Context, r *Run, plan Plan) (reconcile.Outco
 			e.clear(r.Me.Key)
 		}
 		return reconcile.Done(), false // nothing to repeat
-	case plan.Steps[0].Name != current.step:
+	case plan.Steps[0].key() != current.step:
 		e.clear(r.Me.Key)
 		return reconcile.Done(), false // seen
 	case left > 0:
@@ -260,7 +260,7 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 	if state.Err != nil {
 		return failed(ctx, r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
 	}
-	if len(plan.Steps) > 0 && plan.Steps[0].Name == current.step {
+	if len(plan.Steps) > 0 && plan.Steps[0].key() == current.step {
 		// The facts of this pass are from before the task's end.
 		e.set(r.Me.Key, &flight{step: current.step, since: e.clock.Now()})
 		return inFlight(plan, current.step).After(echoTimeout).Join(plan.deadline()), true

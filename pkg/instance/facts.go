@@ -134,7 +134,7 @@ type VDI struct {
 	Marks       xencache.Marks
 	// Attached says that some running VM has it plugged.
 	Attached bool
-	// Users is how many block devices hold it.
+	// Users is how many block devices of VMs hold it; those of dom0, which come and go with transfers, apart.
 	Users    int
 	Snapshot bool
 }

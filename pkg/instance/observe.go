@@ -178,7 +178,7 @@ func observeGuest(v xencache.View, record *xenapi.VM) Guest {
 	}
 	drivers := metrics.PVDriversDetected || len(metrics.PVDriversVersion) > 0
 	return Guest{
-		Reports:     metrics.Live || drivers,
+		Reports:     drivers || len(metrics.OSVersion) > 0,
 		CanShutDown: drivers || metrics.Other["feature-shutdown"] == "1",
 		Hotplug:     drivers,
 		Addresses:   guestAddresses(metrics.Networks),
@@ -247,9 +247,13 @@ func observeVDI(v xencache.View, ref xenapi.VDIRef) *VDI {
 		vdi.SRName = sr.NameLabel
 	}
 	for _, user := range v.VBDsOfVDI(ref) {
-		vdi.Users++
-		if vbd := v.VBD(user); vbd != nil && vbd.CurrentlyAttached {
-			vdi.Attached = true
+		vbd := v.VBD(user)
+		if vbd == nil {
+			continue
+		}
+		vdi.Attached = vdi.Attached || vbd.CurrentlyAttached
+		if vm := v.VM(vbd.VM); vm == nil || !vm.IsControlDomain { // a transfer plugs the disk into dom0 for a while
+			vdi.Users++
 		}
 	}
 	return vdi
@@ -281,7 +285,7 @@ func observeNICs(v xencache.View, vm xenapi.VMRef, mine func(xencache.Marks) boo
 	return nics
 }
 
-// looseDisks are the disks that carry this instance's marks and hang on no VM of its own. A snapshot of a disk, or a copy
+// looseDisks are the disks that carry this instance's marks and hang on no VM of its own; on another's they may. A snapshot of a disk, or a copy
 // that carries another's uuid, is not the instance's.
 func (f *Facts) looseDisks(v xencache.View) []VDI {
 	attached := map[xenapi.VDIRef]bool{}
@@ -293,7 +297,7 @@ func (f *Facts) looseDisks(v xencache.View) []VDI {
 	var loose []VDI
 	for _, ref := range v.VDIsByMark(f.Me.Installation, f.Me.Key) {
 		vdi := observeVDI(v, ref)
-		if vdi == nil || attached[ref] || vdi.Snapshot || !f.Me.Owns(vdi.Marks) || vdi.Marks.IsCopyOf(vdi.UUID) || vdi.Users > 0 {
+		if vdi == nil || attached[ref] || vdi.Snapshot || !f.Me.Owns(vdi.Marks) || vdi.Marks.IsCopyOf(vdi.UUID) {
 			continue
 		}
 		loose = append(loose, *vdi)

@@ -13,6 +13,8 @@ import (
 type Step struct {
 	// Name says what it does, for people and metrics.
 	Name string
+	// For names the object that is meant, where a step is taken for one after the other.
+	For string
 	// Holds reports whether it is done. It is pure.
 	Holds func(*Facts) bool
 	// Needs reports whether it can be done now; nil means always. A step that cannot is passed over and stands in
@@ -25,6 +27,14 @@ type Step struct {
 	Long bool
 	// Overtakes names a step whose task may still be under way when this one is taken.
 	Overtakes string
+}
+
+// key tells a step from the next one.
+func (s Step) key() string {
+	if s.For == "" {
+		return s.Name
+	}
+	return s.Name + " " + s.For
 }
 
 // Sequence is a workflow: steps in the order in which they must hold.

@@ -277,7 +277,7 @@ func TestDecide(t *testing.T) {
 		"destroy, running":          {facts: given(complete(running), deleting(v1alpha1.DeletionDelete)), steps: "PowerOff"},
 		"destroy, a disk is kept":   {facts: given(complete(running), dataDisk("data", "4", gib), attached("data", "4", gib, nil), deleting(v1alpha1.DeletionDelete)), steps: "ShutDown", after: 300 * time.Second},
 		"destroy, off":              {facts: given(complete(halted), deleting(v1alpha1.DeletionDelete)), steps: "DestroyVM"},
-		"destroyed, disks are left": {facts: given(loose(rootName, gib), deleting(v1alpha1.DeletionDelete)), steps: "DestroyDisks"},
+		"destroyed, disks are left": {facts: given(loose(rootName, gib), deleting(v1alpha1.DeletionDelete)), steps: "DestroyDisk"},
 		"destroyed, a kept disk":    {facts: given(loose("data", gib), deleting(v1alpha1.DeletionDelete)), released: true},
 		"destroy is blocked": {
 			facts: given(complete(running), deleting(v1alpha1.DeletionDelete), having(func(vm *VM) { vm.Blocked["destroy"] = "legal hold" })),
