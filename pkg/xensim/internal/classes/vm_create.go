@@ -108,7 +108,9 @@ func (w *World) deleteVM(vm string) {
 func (w *World) vmProvision(c *xapi.Call) error {
 	vm := c.Self()
 	return w.operate(c, vm, "provision", func() error {
-		text, described := w.DB().Get("VM", vm).Map("other_config")[disksKey]
+		config := w.DB().Get("VM", vm).Map("other_config")
+		text, described := config[disksKey]
+		_, scripted := config[postInstallKey]
 		disks, ok := parseProvisionedDisks(text)
 		if described && !ok {
 			return xapi.Fail("INTERNAL_ERROR", "Xapi_templates.Parse_failure")
@@ -118,8 +120,10 @@ func (w *World) vmProvision(c *xapi.Call) error {
 		if err := w.provisionDisks(c, vm, disks); err != nil {
 			return err
 		}
-		w.RemoveFrom("VM", vm, "other_config", disksKey)
-		w.RemoveFrom("VM", vm, "other_config", postInstallKey)
+		if len(disks) > 0 || scripted { // a description of no disks stays (recording 2078)
+			w.RemoveFrom("VM", vm, "other_config", disksKey)
+			w.RemoveFrom("VM", vm, "other_config", postInstallKey)
+		}
 		return nil
 	})
 }
