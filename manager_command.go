@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/egress"
 )
 
 // managerFlags are what the command line of the manager sets.
@@ -22,6 +23,7 @@ type managerFlags struct {
 	controllers.Options
 	kubeconfig            string
 	installationConfigMap string
+	privateEndpoints      []string
 	log                   logFlags
 }
 
@@ -49,6 +51,7 @@ func (f *managerFlags) register(set *pflag.FlagSet) {
 	set.Float32Var(&f.QPS, "kube-api-qps", 100, "requests to the API server in a second, in the long run")
 	set.IntVar(&f.Burst, "kube-api-burst", 200, "requests to the API server in a second, for a moment")
 	set.StringVar(&f.ConsoleURL, "console-url", "", "https URL at which users reach the console gateway; without it no XenConsole gets a URL")
+	set.StringSliceVar(&f.privateEndpoints, "allow-private-endpoints", nil, "addresses and CIDRs, other than public ones, that tenants may name as endpoints of images and stores")
 	set.DurationVar(&f.ShutdownTimeout, "shutdown-timeout", 0, "how long a stopping manager waits for what is under way (default 15s)")
 	f.log.register(set)
 }
@@ -62,6 +65,9 @@ func runManager(ctx context.Context, flags managerFlags) error {
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("kube"))
 	flags.Logger = logger
+	if flags.Endpoints, err = egress.New(flags.privateEndpoints); err != nil {
+		return fmt.Errorf("--allow-private-endpoints: %w", err)
+	}
 	config, err := restConfig(flags.kubeconfig)
 	if err != nil {
 		return err

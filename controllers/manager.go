@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/egress"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 )
@@ -50,6 +51,8 @@ type Options struct {
 	ConsoleURL string
 	// ShutdownTimeout is how long a stopping manager waits for what is under way; 0 means 15 s.
 	ShutdownTimeout time.Duration
+	// Endpoints decides where the operator connects on a tenant's word; nil: to public addresses alone.
+	Endpoints *egress.Guard
 	// Logger takes the logs.
 	Logger logr.Logger
 	// Clock is the real one if nil.
@@ -109,6 +112,9 @@ func NewManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
+	if options.Endpoints == nil {
+		options.Endpoints = &egress.Guard{}
+	}
 	restConfig = rest.CopyConfig(restConfig)
 	restConfig.QPS, restConfig.Burst = orDefault(options.QPS, defaultQPS), orDefault(options.Burst, defaultBurst)
 	mgr, err := manager.New(restConfig, managerOptions(options))
@@ -166,6 +172,9 @@ func (s *shared) register() error {
 	}
 	if err := s.manager.Add(s.pools); err != nil {
 		return fmt.Errorf("add the connections: %w", err)
+	}
+	if err := s.manager.Add(&instanceCensus{reader: s.manager.GetCache(), clock: s.clock}); err != nil {
+		return fmt.Errorf("add the census of instances: %w", err)
 	}
 	for kind, setup := range map[string]func(*shared) error{
 		"XenPool":     setupPool,

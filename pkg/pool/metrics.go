@@ -41,6 +41,12 @@ func observeCall(call xenapi.CallInfo) {
 	}
 }
 
+// changes reports whether a method may have changed something that events tell of.
+func changes(method string) bool {
+	class, message, _ := strings.Cut(strings.TrimPrefix(method, "Async."), ".")
+	return class != "session" && class != "event" && !strings.HasPrefix(message, "get_")
+}
+
 // callOutcome sorts errors into what one would do about them.
 func callOutcome(err error) string {
 	var refused *xenapi.Error

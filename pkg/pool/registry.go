@@ -245,13 +245,18 @@ func (g *Registry) wakePool(name string, after time.Duration) {
 }
 
 // clientConfig is how a client for the pool is made.
-func (g *Registry) clientConfig(name string, s Settings) xenapi.Config {
+func (g *Registry) clientConfig(r *runner, s Settings) xenapi.Config {
 	return xenapi.Config{
 		Endpoints: s.Endpoints, Username: s.Username, Password: s.Password,
 		CABundle: s.CABundle, FingerprintsSHA256: s.FingerprintsSHA256, InsecureSkipVerify: s.InsecureSkipVerify,
 		Originator: "kubexen/" + g.options.Installation,
-		Logger:     g.options.Logger.WithValues("pool", name),
-		OnCall:     observeCall,
+		Logger:     g.options.Logger.WithValues("pool", r.name),
+		OnCall: func(call xenapi.CallInfo) {
+			observeCall(call)
+			if call.Err == nil && changes(call.Method) {
+				r.cache.Wrote()
+			}
+		},
 
 		WrapTransport: g.options.WrapTransport,
 	}

@@ -189,7 +189,7 @@ func (r *runner) sleep(ctx context.Context, pause backoff, current bool) {
 func (r *runner) connect(ctx context.Context, settings Settings) *Problem {
 	attempt, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	client, err := xenapi.Connect(attempt, r.registry.clientConfig(r.name, settings))
+	client, err := xenapi.Connect(attempt, r.registry.clientConfig(r, settings))
 	if err != nil {
 		return classify(err)
 	}

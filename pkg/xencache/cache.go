@@ -49,6 +49,7 @@ type Cache struct {
 	token    string
 	synced   bool
 	lastSeen time.Time
+	wroteAt  time.Time // of the earliest write that no change has followed yet
 
 	watch watches
 }
@@ -85,16 +86,23 @@ func (c *Cache) LastSeen() time.Time {
 	return c.lastSeen
 }
 
+// Wrote notes that a write was answered just now: how long its effect takes to be seen here is the events' lag.
+func (c *Cache) Wrote() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wroteAt.IsZero() {
+		c.wroteAt = c.options.Clock.Now()
+	}
+}
+
 // Wait is the read-your-writes barrier: it returns nil as soon as holds does, ErrNotSeen after d.
 func (c *Cache) Wait(ctx context.Context, d time.Duration, holds func(View) bool) error {
-	start := c.options.Clock.Now()
 	var timeout clock.Timer
 	for {
 		c.mu.RLock()
 		done, changed := holds(View{c.state}), c.changed
 		c.mu.RUnlock()
 		if done {
-			barrierWait.WithLabelValues(c.options.Pool).Observe(c.options.Clock.Since(start).Seconds())
 			return nil
 		}
 		if timeout == nil {

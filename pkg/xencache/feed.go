@@ -162,6 +162,10 @@ func (c *Cache) update(token string, fill func(*batch)) {
 	if token != "" {
 		c.token = token
 	}
+	if b.changed && !c.wroteAt.IsZero() {
+		eventLag.WithLabelValues(c.options.Pool).Observe(c.lastSeen.Sub(c.wroteAt).Seconds())
+		c.wroteAt = time.Time{}
+	}
 	if b.changed || token != "" {
 		close(c.changed)
 		c.changed = make(chan struct{})

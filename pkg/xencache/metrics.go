@@ -7,9 +7,9 @@ import (
 
 // The label pool is bounded by the number of XenPools.
 var (
-	barrierWait = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	eventLag = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "kubexen_event_lag_seconds",
-		Help:    "Time from the answer of a write until its effect was seen in the pool's events.",
+		Help:    "Time from the answer to a write until the next change was seen in the pool's events.",
 		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10},
 	}, []string{"pool"})
 	eventsSeen = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -26,12 +26,12 @@ var (
 	}, []string{"pool", "class"})
 )
 
-func init() { metrics.Registry.MustRegister(barrierWait, eventsSeen, resyncs, objects) }
+func init() { metrics.Registry.MustRegister(eventLag, eventsSeen, resyncs, objects) }
 
 // ForgetMetrics removes the series of the cache's pool, which is gone.
 func (c *Cache) ForgetMetrics() {
 	label := prometheus.Labels{"pool": c.options.Pool}
-	for _, vector := range []interface{ DeletePartialMatch(prometheus.Labels) int }{barrierWait, eventsSeen, resyncs, objects} {
+	for _, vector := range []interface{ DeletePartialMatch(prometheus.Labels) int }{eventLag, eventsSeen, resyncs, objects} {
 		vector.DeletePartialMatch(label)
 	}
 }
