@@ -34,7 +34,7 @@ type kind interface {
 func (e *environment) tellObjects(ctx context.Context) {
 	lists := []client.ObjectList{
 		&v1alpha1.XenPoolList{}, &v1alpha1.XenFlavorList{}, &v1alpha1.XenClusterImageList{}, &v1alpha1.XenImageList{},
-		&v1alpha1.XenInstanceList{}, &eventsv1.EventList{},
+		&v1alpha1.XenInstanceList{}, &v1alpha1.XenConsoleList{}, &eventsv1.EventList{},
 	}
 	told := &memory{said: map[string]struct{}{}}
 	for _, list := range lists {

@@ -23,9 +23,8 @@ import (
 
 const (
 	systemNamespace = "kubexen-system"
-	serviceAccount  = "kubexen-manager"
-	// managerGrace is how long the manager may take to finish the steps in its hands.
-	managerGrace = 10 * time.Second
+	// programGrace is how long the manager and the gateway may take to finish what is in their hands.
+	programGrace = 10 * time.Second
 	serveTimeout = time.Minute
 )
 
@@ -120,34 +119,60 @@ func (e *environment) writeSecrets(ctx context.Context) error {
 	return nil
 }
 
-// startManager runs the operator as the service account that it has in a real cluster, with no more rights than there.
-func (e *environment) startManager(ctx context.Context) error {
-	config, err := e.plane.ServiceAccount(ctx, systemNamespace, serviceAccount)
-	if err != nil {
-		return err
-	}
-	kubeconfig := e.file("manager.kubeconfig")
-	if err := controlplane.WriteKubeconfig(kubeconfig, config, systemNamespace); err != nil {
-		return err
-	}
+// startOperator runs the manager and the console gateway, each as the service account that it has in a real cluster,
+// with no more rights than there.
+func (e *environment) startOperator(ctx context.Context) (err error) {
 	health, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	e.story.tell("operator", "starting, as the service account %s/%s", systemNamespace, serviceAccount)
-	e.manager, err = controlplane.StartProcess("kubexen", e.file("kubexen.log"), exec.Command(e.file("bin/kubexen"), "manager",
-		"--kubeconfig", kubeconfig, "--installation", "dev", "--leader-elect=false",
-		"--health-probe-bind-address", health, "--metrics-bind-address", "0"))
-	if err != nil {
+	if e.consoles, err = freeAddress(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
+	e.manager, err = e.startProgram(ctx, "manager", "kubexen-manager", "--installation", "dev", "--leader-elect=false",
+		"--health-probe-bind-address", health, "--metrics-bind-address", "0", "--console-url", "https://"+e.consoles)
+	if err != nil {
+		return err
+	}
+	e.gateway, err = e.startProgram(ctx, "gateway", "kubexen-gateway", "--bind-address", e.consoles, "--metrics-bind-address", "0")
+	if err != nil {
+		return err
+	}
 	if err := e.manager.WaitUntil(ctx, "serves", func(ctx context.Context) error { return probe(ctx, "http://"+health+"/readyz") }); err != nil {
 		return err
 	}
-	e.story.tell("operator", "serves")
+	e.story.tell("operator", "the manager serves")
+	err = e.gateway.WaitUntil(ctx, "serves", func(ctx context.Context) error { return connects(ctx, e.consoles) })
+	if err != nil {
+		return err
+	}
+	e.story.tell("operator", "the console gateway serves at https://%s", e.consoles)
 	return nil
+}
+
+// startProgram runs a subcommand of kubexen with the kubeconfig of a service account.
+func (e *environment) startProgram(ctx context.Context, subcommand, serviceAccount string, arguments ...string) (*controlplane.Process, error) {
+	config, err := e.plane.ServiceAccount(ctx, systemNamespace, serviceAccount)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig := e.file(subcommand + ".kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, config, systemNamespace); err != nil {
+		return nil, err
+	}
+	e.story.tell("operator", "starting the %s, as the service account %s/%s", subcommand, systemNamespace, serviceAccount)
+	arguments = append([]string{subcommand, "--kubeconfig", kubeconfig}, arguments...)
+	return controlplane.StartProcess("kubexen "+subcommand, e.file(subcommand+".log"), exec.Command(e.file("bin/kubexen"), arguments...))
+}
+
+func connects(ctx context.Context, address string) error {
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return connection.Close()
 }
 
 // freeAddress is a loopback address that was free a moment ago.

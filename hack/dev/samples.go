@@ -16,24 +16,34 @@ import (
 	"github.com/kubexen/kubexen/pkg/testkit"
 )
 
-// writeSamples makes DIR/samples, which is config/samples with the simulated pool's address in place of the placeholder.
+// writeSamples makes DIR/samples, which is config/samples with the simulated pool's address in place of the placeholder,
+// and a console.
 func (e *environment) writeSamples() error {
-	dir := e.file("samples")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	base, err := filepath.Rel(dir, filepath.Join(e.root, "config", "samples"))
+	samples := filepath.Join(e.root, "config", "samples")
+	console, err := os.ReadFile(filepath.Join(samples, "console.yaml"))
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf(`resources:
+	dir := e.file("samples")
+	base, err := filepath.Rel(dir, samples)
+	if err != nil {
+		return err
+	}
+	kustomization := fmt.Sprintf(`resources:
 - %s
+- console.yaml
 patches:
 - target: {kind: XenPool}
   patch: |-
     - {op: replace, path: /spec/endpoints, value: [%q]}
 `, base, e.simulator.Endpoint)
-	return os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o644)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "console.yaml"), console, 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o644)
 }
 
 func (e *environment) applySamples(ctx context.Context) error {
@@ -115,6 +125,7 @@ func (e *environment) showTables(ctx context.Context) error {
 		{"get", "xenpools"},
 		{"get", "xenflavors,xenclusterimages"},
 		{"get", "xeninstances", "--all-namespaces"},
+		{"get", "xenconsoles", "--all-namespaces"},
 	} {
 		table, err := e.kubectl(ctx, arguments...)
 		if err != nil {

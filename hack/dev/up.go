@@ -25,6 +25,8 @@ type environment struct {
 	client    client.WithWatch
 	simulator *simulator
 	manager   *controlplane.Process
+	gateway   *controlplane.Process
+	consoles  string // host:port of the gateway
 }
 
 // up starts everything, tells about it, and returns when it is interrupted, when a part of it dies, or, with --exit,
@@ -112,7 +114,7 @@ func (e *environment) start(ctx context.Context) error {
 	if err := e.writeSamples(); err != nil {
 		return err
 	}
-	return e.startManager(ctx)
+	return e.startOperator(ctx)
 }
 
 func (e *environment) startControlPlane(ctx context.Context) error {
@@ -141,7 +143,7 @@ func (e *environment) startControlPlane(ctx context.Context) error {
 
 // watchChildren ends everything when a part of it dies: an environment with a hole is worse than none.
 func (e *environment) watchChildren(ctx context.Context, cancel context.CancelCauseFunc) {
-	for _, process := range append(e.plane.Processes(), e.simulator.process, e.manager) {
+	for _, process := range append(e.plane.Processes(), e.simulator.process, e.manager, e.gateway) {
 		go func() {
 			select {
 			case <-ctx.Done():
@@ -160,10 +162,12 @@ func causeOf(ctx context.Context) error {
 	return nil
 }
 
-// stop ends the manager first, so that it can end well while everything is there.
+// stop ends the operator first, so that it can end well while everything is there.
 func (e *environment) stop() {
-	if e.manager != nil {
-		e.manager.Stop(managerGrace)
+	for _, process := range []*controlplane.Process{e.gateway, e.manager} {
+		if process != nil {
+			process.Stop(programGrace)
+		}
 	}
 	if e.simulator != nil {
 		e.simulator.process.Kill()
