@@ -62,5 +62,8 @@ func parse(arguments []string) (options, error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("what is %q?", flags.Arg(0))
 	}
+	if o.exit && !o.samples {
+		return o, errors.New("--exit waits for the samples: give --samples too")
+	}
 	return o, nil
 }
