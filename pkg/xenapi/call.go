@@ -190,11 +190,17 @@ func (c *Client) exchange(ctx context.Context, r request, read func(*scanner) er
 	if err != nil {
 		return PhaseConnect, err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.lifetime, func() { cancel(ErrClosed) })()
 	began := time.Now()
 	var phase atomic.Uint32
 	counted := &countingReader{}
 	err = c.send(withPhase(ctx, &phase), r, body, counted, read)
 	reached := Phase(phase.Load())
+	if err != nil && c.lifetime.Err() != nil {
+		err = ErrClosed
+	}
 	err = c.dress(err, r, reached)
 	if c.cfg.OnCall != nil {
 		c.cfg.OnCall(CallInfo{

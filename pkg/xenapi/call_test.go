@@ -280,6 +280,18 @@ func TestSecretsLeaveNoTrace(t *testing.T) {
 	}
 }
 
+func TestSecretsDoNotFormat(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Endpoints: []string{"https://xs1"}, Username: "root", Password: "s3cr3t"}
+	var logged strings.Builder
+	funcr.New(func(_, args string) { logged.WriteString(args) }, funcr.Options{}).Info("x", "config", cfg, "session", SessionRef("OpaqueRef:s"))
+	for _, text := range []string{fmt.Sprint(cfg), fmt.Sprintf("%+v", cfg), fmt.Sprintf("%#v", cfg), logged.String(), fmt.Sprint(SessionRef("OpaqueRef:s"))} {
+		if strings.Contains(text, "s3cr3t") || strings.Contains(text, "OpaqueRef:s") {
+			t.Errorf("a secret in %s", text)
+		}
+	}
+}
+
 func TestCallsAreReported(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)

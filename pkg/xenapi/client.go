@@ -27,6 +27,8 @@ type Client struct {
 	transfers *http.Client // disks and VMs
 	bases     []*http.Transport
 
+	lifetime context.Context //nolint:containedctx // ends with Close, and with it whatever is under way
+	end      context.CancelFunc
 	inFlight chan struct{}
 	tasks    taskSlots
 	silences atomic.Int32 // calls in a row that timed out
@@ -51,8 +53,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	if _, err := c.currentSession(ctx); err != nil {
-		c.closeConnections()
-		return nil, err
+		return nil, errors.Join(err, c.Close(ctx))
 	}
 	return c, nil
 }
@@ -67,6 +68,7 @@ func newClient(cfg Config) (*Client, error) {
 		inFlight: make(chan struct{}, cfg.MaxInFlight), tasks: taskSlots{limit: cfg.MaxTasks},
 		username: cfg.Username, password: cfg.Password,
 	}
+	c.lifetime, c.end = context.WithCancel(context.Background())
 	if c.log.GetSink() == nil {
 		c.log = logr.Discard()
 	}
@@ -120,6 +122,7 @@ func (c *Client) Close(ctx context.Context) error {
 			errs = append(errs, c.logout(ctx, s))
 		}
 	}
+	c.end()
 	c.closeConnections()
 	return errors.Join(errs...)
 }

@@ -74,6 +74,17 @@ type CallInfo struct {
 	Err error
 }
 
+// String names the pool and the user, and keeps the password out of whatever formats a Config.
+func (c Config) String() string {
+	return fmt.Sprintf("%s@%s", c.Username, strings.Join(c.Endpoints, ","))
+}
+
+// GoString is String, for %#v.
+func (c Config) GoString() string { return c.String() }
+
+// MarshalLog is String, for structured logs.
+func (c Config) MarshalLog() any { return c.String() }
+
 const (
 	defaultMaxInFlight = 20
 	defaultCallTimeout = 3 * time.Minute

@@ -171,7 +171,7 @@ func RetrySafe(err error) bool {
 		return true
 	}
 	switch CodeOf(err) {
-	case ErrSessionInvalid, ErrHostIsSlave, ErrHostStillBooting, ErrHostInEmergencyMode, ErrTooBusy, ErrCannotContactHost:
+	case ErrSessionInvalid, ErrHostIsSlave, ErrHostStillBooting, ErrHostInEmergencyMode, ErrTooBusy:
 		return true
 	default:
 	}

@@ -172,7 +172,7 @@ func requestHead(r handlerRequest, s session, endpoint *url.URL, userAgent strin
 	if r.method == http.MethodConnect {
 		version = "1.0" // what a XenAPI's own clients send
 	}
-	fmt.Fprintf(&b, "%s %s HTTP/%s\r\nHost: %s\r\nCookie: session_id=%s\r\nUser-Agent: %s\r\n", r.method, target.RequestURI(), version, endpoint.Host, s.ref, userAgent)
+	fmt.Fprintf(&b, "%s %s HTTP/%s\r\nHost: %s\r\nCookie: session_id=%s\r\nUser-Agent: %s\r\n", r.method, target.RequestURI(), version, endpoint.Host, string(s.ref), userAgent)
 	if r.length >= 0 {
 		fmt.Fprintf(&b, "Content-Type: application/octet-stream\r\nContent-Length: %d\r\n", r.length)
 	}

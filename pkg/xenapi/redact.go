@@ -47,6 +47,9 @@ func (r *redactor) text(s string) string {
 // sessionInURL finds session_id=… in addresses and cookies, whoever's it is.
 var sessionInURL = regexp.MustCompile(`(session_id=)[^&;\s"']+`)
 
+// String keeps session references out of whatever formats them: one is as good as the password.
+func (r SessionRef) String() string { return redacted }
+
 // error blacks out secrets in a XenAPI error. Errors about sessions name the session in their first parameter, also one that is not ours.
 func (r *redactor) error(e *Error) *Error {
 	for i, param := range e.Params {

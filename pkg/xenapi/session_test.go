@@ -244,6 +244,24 @@ func TestALoginGoesOnWhenTheFirstToWantItGivesUp(t *testing.T) {
 	}
 }
 
+func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	entered, hold := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(hold) })
+	s.on("VM.clean_shutdown", func([]node) string { close(entered); <-hold; return "drop" })
+	c := s.connect(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- c.VM.CleanShutdown(context.Background(), "OpaqueRef:vm") }()
+	<-entered
+	if err := c.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, ErrClosed) || !OutcomeUnknown(err) {
+		t.Errorf("err %v", err)
+	}
+}
+
 func TestPlainHTTPStaysOnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, endpoint := range []string{"http://192.0.2.1", "http://xs1.example", "ftp://127.0.0.1", "http://user:pw@127.0.0.1"} {
