@@ -187,6 +187,14 @@ func (w *World) until(what string, holds func(context.Context) error) error {
 	return err
 }
 
+// WaitAtRest waits until the manager has made no action for a while.
+func (w *World) WaitAtRest(t testing.TB) {
+	t.Helper()
+	if err := w.atRest(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // atRest waits until the manager has made no action for a while.
 func (w *World) atRest() error {
 	last, since := -1, time.Now()
