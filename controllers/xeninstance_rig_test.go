@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,4 +80,26 @@ func edit(t testing.TB, w *testkit.World, instance *v1alpha1.XenInstance, change
 	if err := w.Client.Patch(t.Context(), instance, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// calls are the XenAPI calls for instances since the fence was armed; what the pool's own controller asks is left out.
+func calls(fence *testkit.Fence) []string {
+	var made []string
+	for _, action := range fence.Actions() {
+		if action.To == "XenAPI" && !strings.HasPrefix(action.What, "pool.") {
+			made = append(made, action.What)
+		}
+	}
+	return made
+}
+
+// writes are the writes to instances and Secrets since the fence was armed.
+func writes(fence *testkit.Fence) []string {
+	var made []string
+	for _, action := range fence.Actions() {
+		if action.To == "Kubernetes" && (strings.Contains(action.What, "xeninstances/") || strings.Contains(action.What, "secrets")) {
+			made = append(made, action.What)
+		}
+	}
+	return made
 }
