@@ -149,6 +149,9 @@ func parseEndpoint(text string) (*url.URL, error) {
 }
 
 func checkEndpoint(u *url.URL) (*url.URL, error) {
+	if u.Hostname() == "" {
+		return nil, fmt.Errorf("%w: an endpoint without a host", ErrConfig)
+	}
 	switch u.Scheme {
 	case "https":
 		return u, nil

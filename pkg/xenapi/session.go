@@ -147,23 +147,31 @@ func (c *Client) findCoordinator(ctx context.Context, endpoints []*url.URL, user
 	return session{}, fmt.Errorf("%w: %w", ErrNoCoordinator, errors.Join(failures...))
 }
 
+// logIn logs in at one member. Servers of before 2013 do not know the originator, and refuse the number of parameters.
 func (c *Client) logIn(ctx context.Context, endpoint *url.URL, username, password string) (SessionRef, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	var ref SessionRef
-	_, err := c.exchange(ctx, request{
-		client: c.calls, endpoint: endpoint, method: "session.login_with_password", attempt: 1, read: true,
-		args: []any{username, password, clientVersion, c.cfg.Originator},
-	}, func(s *scanner) error {
-		_, text, err := s.scalar()
-		ref = SessionRef(text) // not interned: the scanner is used again for other answers
-		return err
-	})
+	args := []any{username, password, clientVersion, c.cfg.Originator}
+	ref, err := c.logInWith(ctx, endpoint, args)
+	if errors.Is(err, ErrMessageParameterCountMismatch) {
+		ref, err = c.logInWith(ctx, endpoint, args[:3])
+	}
 	if err != nil {
 		return "", err
 	}
 	c.redact.add(string(ref))
 	return ref, nil
+}
+
+func (c *Client) logInWith(ctx context.Context, endpoint *url.URL, args []any) (ref SessionRef, err error) {
+	_, err = c.exchange(ctx, request{
+		client: c.calls, endpoint: endpoint, method: "session.login_with_password", attempt: 1, read: true, args: args,
+	}, func(s *scanner) error {
+		_, text, err := s.scalar()
+		ref = SessionRef(text) // not interned: the scanner is used again for other answers
+		return err
+	})
+	return ref, err
 }
 
 func (c *Client) logout(ctx context.Context, s session) error {

@@ -159,6 +159,19 @@ func TestTheCoordinatorIsFollowed(t *testing.T) {
 	}
 }
 
+func TestAnOldServerIsLoggedInToWithoutAnOriginator(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	accept := s.answers["session.login_with_password"]
+	s.on("session.login_with_password", func(p []node) string {
+		if len(p) > 3 {
+			return failure("MESSAGE_PARAMETER_COUNT_MISMATCH", "session.login_with_password", "3", "4")
+		}
+		return accept(p)
+	})
+	s.connect(nil)
+}
+
 func TestSupportersThatNameEachOtherAreGivenUp(t *testing.T) {
 	t.Parallel()
 	a, b := newScript(t), newScript(t)

@@ -318,6 +318,40 @@ func TestConsoleOfARunningVM(t *testing.T) {
 	}
 }
 
+func TestNewerServersLimitConsoles(t *testing.T) {
+	t.Parallel()
+	_, c := simulate(t, func(o *xensim.Options, _ *xenapi.Config) { o.Profile = "26.17" })
+	ctx := t.Context()
+	pools, err := c.Pool.GetAll(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Pool.SetLimitConsoleSessions(ctx, pools[0], true); err != nil {
+		t.Fatal(err)
+	}
+	vm := newVM(t, c, "screen")
+	if err := c.VM.Start(ctx, vm, false, false); err != nil {
+		t.Fatal(err)
+	}
+	record, err := c.VM.GetRecord(ctx, vm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := c.Host.GetAddress(ctx, record.ResidentOn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	location := xenapi.ConsoleLocation(address, record.UUID)
+	first, err := c.DialConsole(ctx, location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if second, err := c.DialConsole(ctx, location); !errors.Is(err, xenapi.ErrConsoleLimit) {
+		t.Errorf("a second connection: %v, %v", second, err)
+	}
+}
+
 func TestAToolstackRestart(t *testing.T) {
 	t.Parallel()
 	pool, c := simulate(t, nil)
