@@ -137,6 +137,7 @@ func (p *Pool) load() error {
 		return err
 	}
 	p.Started()
+	p.DB().Settle()
 	return nil
 }
 

@@ -27,7 +27,7 @@ var volatile = map[string]string{
 	"physical_utilisation": "sparse allocation of the stand-in storage", "virtual_allocation": "sum over disks of the stand-in storage",
 	"servertime": "time", "last_updated": "time", "timestamp": "time", "progress": "how far an operation has come",
 	"domid":         "count of starts since the host booted",
-	"generation_id": "chance", "agent_start_time": "time", "boot_time": "time",
+	"generation_id": "chance", "agent_start_time": "time", "boot_time": "time", "debug_info:cancel_points_seen": "devices of the VM, counted by xenopsd",
 	"storage_driver_domain": "which storage was plugged last",
 	"session":               "number of sessions", "task": "number of tasks", "task_id": "reference",
 }

@@ -240,7 +240,8 @@ type replayer struct {
 	pool    *Pool
 	address string
 	ids     *mapping
-	task    string // of an Async call, by the recording's name, until it was seen
+	task    string // of the last Async call, by the recording's name
+	before  int    // number of the exchange by which it has finished
 	archive string // the XVA that the server exported last
 	parked  []*parked
 }
@@ -287,27 +288,33 @@ func repeatable(e *exchange) bool {
 	return strings.HasPrefix(name, "get_") && !e.Response.Withheld
 }
 
-// noteTask remembers the task of an Async call, unless the recording goes on to watch it.
+// noteTask remembers the task of an Async call, and before which exchange it must have finished: the one that shows its
+// final record, else the next.
 func (r *replayer) noteTask(e *exchange, next []*exchange) {
 	if !strings.HasPrefix(e.method(), "Async.") || e.Response.Body == nil || len(next) == 0 {
 		return
 	}
-	for _, ref := range refPattern.FindAllString(*e.Response.Body, -1) {
-		r.task = ref
+	refs := refPattern.FindAllString(*e.Response.Body, -1)
+	if len(refs) != 1 {
+		return
+	}
+	r.task, r.before = refs[0], next[0].Number
+	for _, later := range next {
+		if later.method() == "task.get_record" && strings.Contains(*later.Request.Body, r.task) && !sawPending(later) {
+			r.before = later.Number
+			return
+		}
 	}
 }
 
-// settle waits for the last Async call's task unless the request at hand saw it pending.
+// settle waits for the last Async call's task, when it must have finished by now.
 func (r *replayer) settle(e *exchange) {
-	if r.task == "" {
+	if r.task == "" || e.Number < r.before || sawPending(e) {
 		return
 	}
 	ref := r.ids.toActual[r.task]
-	if strings.HasPrefix(e.method(), "Async.") || e.method() == "task.cancel" || sawPending(e) {
-		return
-	}
 	r.task = ""
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
 		r.pool.Lock()
 		task := r.pool.DB().Get("task", ref)

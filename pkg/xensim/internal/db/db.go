@@ -65,6 +65,16 @@ func (d *DB) Generation() int64 { return d.generation }
 // SetGeneration moves the counter, as a database restored from an older copy does.
 func (d *DB) SetGeneration(g int64) { d.generation = g }
 
+// Settle forgets when the objects were made and changed, as if all of them had come at once: who has heard of any has
+// heard of all. It is for a database that was just filled.
+func (d *DB) Settle() {
+	for _, t := range d.tables {
+		for _, r := range t.rows {
+			r.created, r.modified = d.generation, d.generation
+		}
+	}
+}
+
 // Get gives the record of an object; the zero Record when there is none.
 func (d *DB) Get(class, ref string) Record {
 	if t := d.tables[class]; t != nil {

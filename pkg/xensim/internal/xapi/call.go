@@ -20,6 +20,7 @@ type Call struct {
 
 	args     map[string]any
 	befallen []Fault
+	begun    func()          // tells who started an Async call that it is under way
 	ctx      context.Context // ends when the task is cancelled, the client is gone or the toolstack restarts
 }
 
@@ -75,6 +76,9 @@ func (c *Call) Wait(d time.Duration) error {
 
 // Yield runs f with the lock let go, for work that takes real time, such as moving bytes.
 func (c *Call) Yield(f func(ctx context.Context) error) error {
+	if c.begun != nil {
+		c.begun()
+	}
 	c.Unlock()
 	err := f(c.ctx)
 	c.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,18 +132,19 @@ func (p *Pool) collectClass(b *batch, subs []subscription, class *datamodel.Clas
 		if !wantsObject(subs, class.Name, d.Ref) {
 			return
 		}
-		b.last.database = max(b.last.database, d.Removed)
-		if d.Created <= since {
+		if d.Created <= since { // what came and went since then does not even move the token
+			b.last.database = max(b.last.database, d.Removed)
 			b.dels = append(b.dels, change{class.Name, d.Ref, d.Removed, nil})
 		}
 	})
 }
 
 func (p *Pool) collectMessages(b *batch, since int64) {
-	for _, m := range p.messages.list {
-		if m.generation > since {
-			b.messages = append(b.messages, change{"message", m.ref, 0, m.record})
+	for _, m := range slices.Backward(p.messages.list) {
+		if m.generation <= since {
+			break
 		}
+		b.messages = append(b.messages, change{"message", m.ref, 0, m.record})
 	}
 	for _, m := range p.messages.deleted {
 		if m.generation > since {

@@ -31,10 +31,13 @@ type Pool struct {
 	tasks     map[string]*task
 	messages  messageStore
 	lastAsync chan struct{} // closed when the call that came last has begun
-	old       oldEvents
-	faults    *FaultPlan
-	calls     callLog
-	routes    []httpRoute
+
+	cancellable map[string]bool // messages whose tasks may be cancelled from the start
+
+	old    oldEvents
+	faults *FaultPlan
+	calls  callLog
+	routes []httpRoute
 
 	life       context.Context // ends when the toolstack restarts
 	kill       context.CancelCauseFunc
@@ -58,7 +61,8 @@ var (
 func NewPool(model *datamodel.Model, clock *Clock) *Pool {
 	p := &Pool{Clock: clock, Model: model, User: "root", Logf: func(string, ...any) {},
 		db: db.New(model), changed: make(chan struct{}), handlers: map[string]Handler{},
-		refresh: map[string]func(*Pool, string){}, sessions: map[string]*session{}, tasks: map[string]*task{}}
+		refresh: map[string]func(*Pool, string){}, sessions: map[string]*session{}, tasks: map[string]*task{},
+		cancellable: map[string]bool{}}
 	p.life, p.kill = context.WithCancelCause(context.Background())
 	p.closingCtx, p.closeNow = context.WithCancelCause(context.Background())
 	p.faults = &FaultPlan{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
@@ -68,37 +69,47 @@ func (p *Pool) dropTask(ref string) {
 	delete(p.tasks, ref)
 }
 
-// startAsync begins a call in the background and gives its task.
+// startAsync begins a call in the background and gives its task. It comes back when the call is done or waits for the
+// first time, so that a client finds it under way.
 func (p *Pool) startAsync(c *Call, label string) string {
 	ctx, cancel := p.within(context.Background())
 	c.ctx = ctx
 	c.Task = p.newTask(label, "", c.Session, cancel)
+	begun := make(chan struct{})
+	c.begun = sync.OnceFunc(func() { close(begun) })
 	p.busy++
-	predecessor, began := p.lastAsync, make(chan struct{})
-	p.lastAsync = began
 	p.work.Go(func() {
 		defer cancel(nil)
-		if predecessor != nil {
-			<-predecessor // calls begin in the order in which they came
-		}
 		p.Lock()
-		close(began)
 		defer p.Unlock()
 		defer func() {
 			p.busy--
 			p.wake()
+			c.begun()
 		}()
-		if ctx.Err() != nil && context.Cause(ctx) == errRestart {
-			return
-		}
+		life := p.life
 		result, err := p.guarded(c)
-		if context.Cause(p.life) != nil || context.Cause(ctx) == errRestart {
-			return // nobody is left to tell
+		if p.life != life || life.Err() != nil {
+			return // the toolstack has restarted: nobody is left to tell
+		}
+		if countsCancelPoints[c.Message.FullName()] && err == nil {
+			_ = p.AddTo("task", c.Task, "other_config", "debug_info:cancel_points_seen", cancelPoints)
 		}
 		p.FinishTask(c.Task, result, err)
 	})
+	p.Unlock()
+	<-begun
+	p.Lock()
 	return c.Task
 }
+
+// countsCancelPoints names the calls in whose task xenopsd notes at how many points it could have been cancelled.
+var countsCancelPoints = map[string]bool{"VM.start": true, "VM.start_on": true, "VM.hard_shutdown": true,
+	"VM.clean_shutdown": true, "VM.shutdown": true, "VM.hard_reboot": true, "VM.clean_reboot": true, "VM.suspend": true,
+	"VM.resume": true, "VM.resume_on": true}
+
+// cancelPoints is the number for a VM with a disk and a network (recording 4027).
+const cancelPoints = "12"
 
 // FinishTask completes a task with a result or an error. A task that is finished stays as it is.
 func (p *Pool) FinishTask(ref string, result any, err error) {
@@ -106,8 +117,7 @@ func (p *Pool) FinishTask(ref string, result any, err error) {
 	if !t.Exists() || !pending(t) {
 		return
 	}
-	fields := db.Fields{"finished": p.Now(), "progress": 1.0, "allowed_operations": []string{},
-		"current_operations": map[string]string{}}
+	fields := db.Fields{"finished": p.Now(), "progress": 1.0, "allowed_operations": []string{}}
 	switch failed := failureOf(err); {
 	case failed == nil:
 		fields["status"] = "success"
@@ -150,6 +160,13 @@ func (p *Pool) BeginTask(ref, label, session string, cancel context.CancelCauseF
 func (c *Call) Progress(part float64) {
 	if c.db.Get("task", c.Task).Exists() {
 		c.Set("task", c.Task, db.Fields{"progress": part})
+	}
+}
+
+// CancellableFromTheStart names messages whose tasks may be cancelled before they have begun.
+func (p *Pool) CancellableFromTheStart(messages ...string) {
+	for _, message := range messages {
+		p.cancellable[message] = true
 	}
 }
 
