@@ -248,7 +248,7 @@ func TestCredentials(t *testing.T) {
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		answer := r.do(method, r.base+path+"?session_id=OpaqueRef:0", nil)
-		if answer.Response == nil || answer.StatusCode != 401 || answer.Header.Get("WWW-Authenticate") != `Basic realm="`+realm+`"` {
+		if answer.Response == nil || answer.StatusCode != http.StatusUnauthorized || answer.Header.Get("WWW-Authenticate") != `Basic realm="`+realm+`"` {
 			t.Errorf("%s with a bad session: %v (%v)", request, answer.Response, answer.err)
 		}
 	}

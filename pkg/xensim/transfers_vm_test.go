@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -246,7 +247,7 @@ func TestARunningVMIsNotExported(t *testing.T) {
 	vm, _ := r.machine("web", sparse(4*mib))
 	r.call("VM.start", vm, false, false)
 	task := r.newTask()
-	if answer := r.get("/export", "ref", vm, "task_id", task); answer.StatusCode != 500 {
+	if answer := r.get("/export", "ref", vm, "task_id", task); answer.StatusCode != http.StatusInternalServerError {
 		t.Errorf("%v", answer.Response)
 	}
 	if status, failure, _ := r.ended(task); status != "failure" || failure[0] != "VM_BAD_POWER_STATE" {

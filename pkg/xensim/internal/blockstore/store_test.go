@@ -242,7 +242,7 @@ func TestAgainstPlainBytes(t *testing.T) {
 		fresh := func() string { next++; return fmt.Sprint(next) }
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
-				id, size := fresh(), rapid.IntRange(0, 5*blockstore.BlockSize).Draw(rt, "size")
+				id, size := fresh(), rapid.IntRange(0, 3*blockstore.BlockSize).Draw(rt, "size")
 				must(t, store.Create(id, int64(size)))
 				model[id] = make([]byte, size)
 			},

@@ -7,9 +7,10 @@ import (
 )
 
 const (
-	// Columns and Rows are the screen's size in characters.
+	// Columns is how many characters a row of the screen has.
 	Columns = 80
-	Rows    = 25
+	// Rows is how many rows the screen has.
+	Rows = 25
 
 	// typedRows are left for what is typed, below what the simulator shows.
 	typedRows = 12
@@ -89,17 +90,15 @@ func (s *Screen) Contents() (rows [Rows]string, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rows[0] = fit(" " + s.text.Title)
-	for i, line := range s.text.Lines {
-		if row := 2 + i; row < Rows-typedRows {
-			rows[row] = fit(" " + line)
-		}
+	shown := rows[2 : Rows-typedRows]
+	for i := range min(len(s.text.Lines), len(shown)) {
+		shown[i] = fit(" " + s.text.Lines[i])
 	}
-	for i, line := range s.typed {
-		if i == len(s.typed)-1 {
-			line += string(cursor)
-		}
-		rows[Rows-typedRows+i] = fit(prompt + line)
+	below := rows[Rows-typedRows:]
+	for i := range min(len(s.typed), len(below)) {
+		below[i] = prompt + s.typed[i]
 	}
+	below[len(s.typed)-1] += string(cursor)
 	return rows, s.changed
 }
 

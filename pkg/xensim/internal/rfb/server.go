@@ -46,16 +46,18 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, screen *Screen, name st
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	v := &viewer{conn: conn, in: bufio.NewReader(conn), screen: screen, name: name, format: nativeFormat, shown: nothing()}
-	if err := v.handshake(); err != nil {
-		return hangUp(ctx, err)
+	err := v.handshake()
+	if err == nil {
+		err = v.run()
 	}
-	return hangUp(ctx, v.run())
+	return hangUp(ctx, err)
 }
 
 // hangUp tells a connection that ended from one that failed.
 func hangUp(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, io.EOF) {
-		return nil
+	left := ctx.Err() != nil || errors.Is(err, io.EOF)
+	if left {
+		err = nil
 	}
 	return err
 }

@@ -136,7 +136,7 @@ func (rules exportRules) replace(class, field string, value any) (any, bool) {
 	case "currently_attached":
 		return false, !rules.powerState
 	case "power_state":
-		return "Halted", class == "VM" && !(rules.powerState && value == "Suspended")
+		return "Halted", class == "VM" && (!rules.powerState || value != "Suspended")
 	case "is_a_snapshot":
 		return false, class == "VM" && !rules.snapshots
 	case "snapshot_time":

@@ -17,7 +17,7 @@ import (
 )
 
 // errConsole is the exception without a text that a real one raises when there is no console to be had (console.ml).
-var errConsole = errors.New("Console.Failure") //nolint:staticcheck // the real one's text
+var errConsole = errors.New("Console.Failure")
 
 // consoleOf finds the console that a request is for: one that is named, or the graphical one of a VM that is named. The VM
 // must run on the host that was asked. The pool is locked.

@@ -16,7 +16,7 @@ import (
 type operation struct {
 	*service
 	x    *xapi.Exchange
-	ctx  context.Context // ends when the task is cancelled or the toolstack restarts
+	ctx  context.Context //nolint:containedctx // an operation is its context: cancelled with its task, or by a restart
 	task string
 	// told is the progress that the task was last told, from 0 to 1.
 	told float64

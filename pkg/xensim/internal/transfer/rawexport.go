@@ -52,7 +52,7 @@ func (o *operation) refuse(status int, reason, text string) error {
 func (s *service) exportRawVDI(x *xapi.Exchange) error {
 	name := x.Param("vdi")
 	if name == "" {
-		return errors.New(`Failure("Missing vdi query parameter")`) //nolint:staticcheck // the real one's text
+		return errors.New(`Failure("Missing vdi query parameter")`)
 	}
 	s.Lock()
 	record, vdi, err := s.find("VDI", name)
@@ -61,16 +61,9 @@ func (s *service) exportRawVDI(x *xapi.Exchange) error {
 		return err
 	}
 	if location, err := s.elsewhere(x, record.Str("SR")); err != nil || location != "" {
-		return errors.Join(err, redirectUnless(err, x, location))
+		return redirect(x, location, err)
 	}
 	return s.underTask(x, "Exporting raw VDI", func(o *operation) error { return o.exportRaw(vdi, record) })
-}
-
-func redirectUnless(err error, x *xapi.Exchange, location string) error {
-	if err != nil {
-		return nil
-	}
-	return redirect(x, location)
 }
 
 func (o *operation) exportRaw(vdi string, record db.Record) error {
@@ -86,13 +79,12 @@ func (o *operation) exportRaw(vdi string, record db.Record) error {
 		return xapi.Fail("VDI_TOO_LARGE", vdi, fmt.Sprint(int64(vhd.MaxSize)))
 	}
 	return o.attached(vdi, "RO", func(disk *blockstore.Disk) error {
-		switch format {
-		case formatVHD:
-			return ioError(o.sendVHD(record, disk))
-		case formatTar:
-			return ioError(o.sendTar(disk))
+		send := map[diskFormat]func() error{
+			formatRaw: func() error { return o.sendRaw(disk) },
+			formatVHD: func() error { return o.sendVHD(record, disk) },
+			formatTar: func() error { return o.sendTar(disk) },
 		}
-		return ioError(o.sendRaw(disk))
+		return ioError(send[format]())
 	})
 }
 

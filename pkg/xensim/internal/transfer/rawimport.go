@@ -31,7 +31,7 @@ func (s *service) importRawVDI(x *xapi.Exchange) error {
 		})
 	}
 	if location != "" {
-		return redirect(x, location)
+		return redirect(x, location, nil)
 	}
 	return s.underTask(x, "Importing raw VDI", func(o *operation) error { return o.importRaw(vdi, sr) })
 }

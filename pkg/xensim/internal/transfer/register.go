@@ -66,7 +66,7 @@ func respondBare(x *xapi.Exchange, status int, reason string, more ...httpd.Head
 
 // badHandle is how the database of a real one names an object that is not there, as text in a 500 page.
 func badHandle(class, uuid string) error {
-	return fmt.Errorf("Db_exn.Read_missing_uuid(%q, %q, %q)", class, "", uuid) //nolint:staticcheck // the real one's text
+	return fmt.Errorf("Db_exn.Read_missing_uuid(%q, %q, %q)", class, "", uuid)
 }
 
 // find resolves a parameter that is a reference or a uuid. The pool is locked.
@@ -115,6 +115,10 @@ func (s *service) elsewhere(x *xapi.Exchange, repositories ...string) (string, e
 	return "", shown(xapi.Fail("NO_HOSTS_AVAILABLE"))
 }
 
-func redirect(x *xapi.Exchange, location string) error {
+// redirect sends the client to another host, unless looking for one has failed.
+func redirect(x *xapi.Exchange, location string, err error) error {
+	if err != nil {
+		return err
+	}
 	return respondBare(x, 302, "Found", httpd.Header{Name: "Location", Value: location})
 }

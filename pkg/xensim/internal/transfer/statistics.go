@@ -15,7 +15,7 @@ const rrdStep = 5
 func (s *service) rrdUpdates(x *xapi.Exchange) error {
 	start, err := strconv.ParseInt(x.Query.Get("start"), 10, 64)
 	if err != nil {
-		return fmt.Errorf("Invalid_argument(%q)", "Rrdd_http_handler: start") //nolint:staticcheck // the real one's way
+		return fmt.Errorf("Invalid_argument(%q)", "Rrdd_http_handler: start")
 	}
 	end := s.Clock.Now().Unix()
 	if x.Query.Get("json") == "true" || x.Header["accept"] == "application/json" {

@@ -26,7 +26,7 @@ func (s *service) requestedVM(x *xapi.Exchange) (string, error) {
 	}
 	uuid := x.Query.Get("uuid")
 	if uuid == "" {
-		return "", errors.New("Not_found") //nolint:staticcheck // the real one's text
+		return "", errors.New("Not_found")
 	}
 	ref, ok := s.DB().ByUUID("VM", uuid)
 	if !ok {
@@ -54,7 +54,7 @@ func (s *service) exportVM(x *xapi.Exchange) error {
 		return err
 	}
 	if location, err := s.elsewhere(x, repositories...); err != nil || location != "" {
-		return errors.Join(err, redirectUnless(err, x, location))
+		return redirect(x, location, err)
 	}
 	return s.underTask(x, "VM.export", func(o *operation) error {
 		return o.during(vm, "export", func() error { return o.sendVM(vm) })
@@ -171,6 +171,7 @@ func compressed(w io.Writer, how string) (io.WriteCloser, error) {
 
 type plainWriter struct{ io.Writer }
 
+// Close implements io.Closer; there is nothing to flush.
 func (plainWriter) Close() error { return nil }
 
 // exportMetadata answers GET /export_metadata: an archive of records alone.

@@ -22,7 +22,7 @@ func (s *service) importVM(x *xapi.Exchange) error {
 		return shown(err)
 	}
 	if location, err := s.elsewhere(x, sr); err != nil || location != "" {
-		return errors.Join(err, redirectUnless(err, x, location))
+		return redirect(x, location, err)
 	}
 	return s.underTask(x, "VM.import", func(o *operation) error { return o.receiveVM(sr) })
 }

@@ -68,8 +68,10 @@ type upgradeWriter struct {
 	header http.Header
 }
 
+// Header implements http.ResponseWriter.
 func (w *upgradeWriter) Header() http.Header { return w.header }
 
+// WriteHeader implements http.ResponseWriter.
 func (w *upgradeWriter) WriteHeader(status int) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "HTTP/%s %d %s\r\n", w.x.Version, status, http.StatusText(status))
@@ -77,6 +79,7 @@ func (w *upgradeWriter) WriteHeader(status int) {
 	_, _ = w.x.Conn.Write([]byte(out.String() + "\r\n"))
 }
 
+// Write implements http.ResponseWriter.
 func (w *upgradeWriter) Write(p []byte) (int, error) { return w.x.Conn.Write(p) }
 
 // Hijack implements http.Hijacker.

@@ -130,7 +130,7 @@ func (h header) encode() []byte {
 		for i, l := range h.locators {
 			entry := b[576+24*i:]
 			copy(entry, l.platform)
-			binary.BigEndian.PutUint32(entry[4:], uint32(roundUp(int64(len(l.name)), sectorSize)))
+			binary.BigEndian.PutUint32(entry[4:], uint32(wholeSectors(int64(len(l.name)))))
 			binary.BigEndian.PutUint32(entry[8:], uint32(len(l.name)))
 			binary.BigEndian.PutUint64(entry[16:], uint64(l.offset))
 		}
@@ -220,4 +220,5 @@ func decodeUTF16(b []byte) string {
 	return string(utf16.Decode(units))
 }
 
-func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
+// wholeSectors rounds a number of bytes up.
+func wholeSectors(n int64) int64 { return (n + sectorSize - 1) / sectorSize * sectorSize }

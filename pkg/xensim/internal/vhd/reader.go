@@ -184,7 +184,7 @@ func (r *Reader) readBlock(block placedBlock) error {
 		return err
 	}
 	sectors := r.blockSize / sectorSize
-	bitmap := roundUp((sectors+7)/8, sectorSize)
+	bitmap := wholeSectors((sectors + 7) / 8)
 	if int64(len(r.buffer)) < bitmap+r.blockSize {
 		r.buffer = make([]byte, bitmap+r.blockSize)
 	}
@@ -210,7 +210,7 @@ func (r *Reader) readBlock(block placedBlock) error {
 
 // findFooter looks for the closing footer in the sectors behind the last block: some writers leave room before it.
 func (r *Reader) findFooter() error {
-	if err := r.skipTo(roundUp(r.position, sectorSize)); err != nil {
+	if err := r.skipTo(wholeSectors(r.position)); err != nil {
 		return err
 	}
 	sector := make([]byte, footerSize)

@@ -43,7 +43,7 @@ type layout struct {
 const bitmapSize = BlockSize / sectorSize / 8
 
 func (m Image) layout() layout {
-	size := roundUp(m.Size, sectorSize)
+	size := wholeSectors(m.Size)
 	l := layout{
 		footer: footer{kind: Dynamic, size: size, id: m.ID, created: m.Created},
 		header: header{
@@ -58,11 +58,11 @@ func (m Image) layout() layout {
 		l.header.locators = locatorsOf(m.Parent.Name)
 		for i := range l.header.locators {
 			l.header.locators[i].offset = end
-			end += roundUp(int64(len(l.header.locators[i].name)), sectorSize)
+			end += wholeSectors(int64(len(l.header.locators[i].name)))
 		}
 	}
 	l.header.tableOffset = end
-	l.dataOffset = end + roundUp(int64(l.header.entries)*4, sectorSize)
+	l.dataOffset = end + wholeSectors(int64(l.header.entries)*4)
 	l.blocks = blocksOf(m.Extents)
 	l.length = l.dataOffset + int64(len(l.blocks))*(bitmapSize+BlockSize) + footerSize
 	return l

@@ -86,10 +86,10 @@ func TestSampleIsRead(t *testing.T) {
 
 // TestWeWriteWhatARealOneWrites takes the sample apart and writes it again: every byte is the same.
 func TestWeWriteWhatARealOneWrites(t *testing.T) {
-	real := sample(t)
-	metadata, disks, err := read(bytes.NewReader(real))
+	original := sample(t)
+	metadata, disks, err := read(bytes.NewReader(original))
 	must(t, err)
-	first, err := tar.NewReader(bytes.NewReader(real)).Next()
+	first, err := tar.NewReader(bytes.NewReader(original)).Next()
 	must(t, err)
 
 	var out bytes.Buffer
@@ -97,12 +97,12 @@ func TestWeWriteWhatARealOneWrites(t *testing.T) {
 	must(t, w.WriteMetadata(metadata, first.ModTime))
 	must(t, w.WriteDisk(t.Context(), "Ref:7", bytes.NewReader(disks["Ref:7"]), 4*mib, []xva.Extent{{Offset: 0, Length: 4 * mib}}))
 	must(t, w.Close())
-	if !bytes.Equal(out.Bytes(), real) {
+	if !bytes.Equal(out.Bytes(), original) {
 		at := 0
-		for at < min(out.Len(), len(real)) && out.Bytes()[at] == real[at] {
+		for at < min(out.Len(), len(original)) && out.Bytes()[at] == original[at] {
 			at++
 		}
-		t.Errorf("%d bytes, want %d; they differ from %d on", out.Len(), len(real), at)
+		t.Errorf("%d bytes, want %d; they differ from %d on", out.Len(), len(original), at)
 	}
 }
 
@@ -247,7 +247,7 @@ func FuzzReader(f *testing.F) {
 			return
 		}
 		defer r.Close()
-		for range len(b) {
+		for range b {
 			chunk, err := r.Next()
 			if err != nil {
 				return
