@@ -90,6 +90,8 @@ func Register(p *xapi.Pool, o Options) *World {
 	w.registerNetwork()
 	w.registerHost()
 	w.registerVTPM()
+	p.CancellableFromTheStart("VM.start", "VM.start_on", "VM.clean_shutdown", "VM.clean_reboot", "VM.resume", "VM.resume_on",
+		"VM.clone", "VM.copy", "VM.snapshot", "VM.checkpoint", "VM.pool_migrate", "VM.migrate_send", "VDI.copy", "VDI.pool_migrate")
 	w.adopt()
 	return w
 }

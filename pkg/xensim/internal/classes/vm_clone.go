@@ -227,7 +227,7 @@ func (w *World) duplicateRecord(vm, name, state string, kind copyKind) string {
 		if kind.info == nil {
 			fields["snapshot_info"] = snapshotInfo(r.Str("power_state"))
 		}
-		fields["snapshot_metadata"] = metadataText(r)
+		fields["snapshot_metadata"] = metadataText(vm, r)
 	}
 	copied := w.Create("VM", fields)
 	if kind.isSnapshot() {

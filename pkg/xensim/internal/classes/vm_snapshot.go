@@ -6,9 +6,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/datamodel"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
+	"github.com/kubexen/kubexen/pkg/xensim/internal/wire"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/xapi"
 )
 
@@ -74,23 +76,22 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// metadataText writes a record as snapshot_metadata holds it: pairs of names and values in quotes.
-func metadataText(vm db.Record) string {
-	var text strings.Builder
-	text.WriteByte('(')
-	first := true
+// namespaces are prefixes of field names that the server's own database writes with two underscores.
+var namespaces = []string{"name_", "memory_", "actions_", "VCPUs_", "PV_", "HVM_"}
+
+// metadataText writes a record as snapshot_metadata holds it: pairs of names and values in quotes, the last name first.
+func metadataText(ref string, vm db.Record) string {
+	pairs := []string{fmt.Sprintf("('_ref' '%s')", ref)}
 	for name, value := range vm.Members {
-		if name == "snapshot_metadata" {
-			continue
+		for _, namespace := range namespaces {
+			if rest, found := strings.CutPrefix(name, namespace); found {
+				name = namespace + "_" + rest
+			}
 		}
-		if !first {
-			text.WriteByte(' ')
-		}
-		first = false
-		fmt.Fprintf(&text, "('%s' '%s')", name, metadataValue(value))
+		pairs = append(pairs, fmt.Sprintf("('%s' '%s')", name, metadataValue(value)))
 	}
-	text.WriteByte(')')
-	return text.String()
+	slices.SortFunc(pairs, func(a, b string) int { return strings.Compare(b, a) })
+	return "(" + strings.Join(pairs, " ") + ")"
 }
 
 func metadataValue(value any) string {
@@ -108,6 +109,9 @@ func metadataValue(value any) string {
 			items = append(items, "'"+quote.Replace(item)+"'")
 		}
 		return quote.Replace("(" + strings.Join(items, " ") + ")")
+	}
+	if at, isTime := value.(time.Time); isTime {
+		return wire.FormatDate(at)
 	}
 	return quote.Replace(fmt.Sprint(value))
 }
