@@ -22,6 +22,8 @@ type Client struct {
 	redact redactor
 	pause  func(ctx context.Context, d time.Duration) error // between attempts
 
+	headWait time.Duration
+
 	calls     *http.Client // calls that answer soon
 	events    *http.Client // event.from, which blocks
 	transfers *http.Client // disks and VMs
@@ -64,7 +66,7 @@ func newClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, log: cfg.Logger, pause: sleep,
+		cfg: cfg, log: cfg.Logger, pause: sleep, headWait: defaultHeadWait,
 		inFlight: make(chan struct{}, cfg.MaxInFlight), tasks: taskSlots{limit: cfg.MaxTasks},
 		username: cfg.Username, password: cfg.Password,
 	}

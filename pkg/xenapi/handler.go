@@ -24,8 +24,8 @@ import (
 const (
 	maxRedirects = 4
 	maxHead      = 16 << 10
-	// headWait is how long an upload waits for the server's answer before it sends its data all the same.
-	headWait = 10 * time.Second
+	// defaultHeadWait is how long an upload waits for the server's answer before it sends its data all the same.
+	defaultHeadWait = 10 * time.Second
 )
 
 // handlerRequest is a request to one of the HTTP handlers.
@@ -145,8 +145,12 @@ func (c *Client) sendHandler(ctx context.Context, r handlerRequest, s session, e
 	phase = PhaseSend
 	stop := interruptWhenDone(ctx, conn)
 	h := &handlerConn{Conn: conn, endpoint: endpoint}
+	patience := time.Duration(0)
+	if r.length >= 0 {
+		patience = c.headWait
+	}
 	if _, err = conn.Write(head); err == nil {
-		err = h.readHead(ctx, r.length >= 0)
+		err = h.readHead(ctx, patience)
 	}
 	// A context that ended just now has spoilt the connection's deadlines.
 	if !stop() && err == nil {
@@ -212,10 +216,11 @@ func (c *Client) dial(ctx context.Context, endpoint *url.URL) (net.Conn, error) 
 }
 
 // readHead reads the answer's head and not a byte more: what follows may be another protocol. An upload's answer may not come before its data:
-// with patience ended by headWait that is no error, and status stays 0.
-func (h *handlerConn) readHead(ctx context.Context, upload bool) error {
+// when patience ends (0 is endless) that is no error, and status stays 0.
+func (h *handlerConn) readHead(ctx context.Context, patience time.Duration) error {
+	upload := patience > 0
 	if upload {
-		if err := h.SetReadDeadline(time.Now().Add(headWait)); err != nil {
+		if err := h.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil { // and has set another deadline, which is now gone

@@ -132,6 +132,40 @@ func TestTypedReadersRefuseOtherTypes(t *testing.T) {
 	}
 }
 
+func TestAccessorsOfValues(t *testing.T) {
+	t.Parallel()
+	v, err := rawAnswer(strings.NewReader(inAnswer("<value><struct><member><name>a</name><value>1</value></member><member><name>b</name><value><base64>aGk=</base64></value>"+
+		"</member><member><name>c</name><value><dateTime.iso8601>20261122T08:23:31Z</dateTime.iso8601></value></member></struct></value>")), DefaultLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := v.StringMap(); len(m) != 3 || m["a"] != "1" {
+		t.Errorf("map %v", m)
+	}
+	b, _ := v.Get("b")
+	if raw, err := b.Bytes(); err != nil || string(raw) != "hi" {
+		t.Errorf("%q, %v", raw, err)
+	}
+	if _, ok := v.Get("d"); ok {
+		t.Error("a member that is not there")
+	}
+	a, _ := v.Get("a")
+	c, _ := v.Get("c")
+	if _, err := c.Time(); err != nil {
+		t.Error(err)
+	}
+	for name, read := range map[string]func() error{
+		"a struct as an integer": func() error { _, err := v.Int64(); return err }, "a date as a number": func() error { _, err := c.Float64(); return err },
+		"an integer as a date": func() error { _, err := a.Time(); return err }, "a struct as a boolean": func() error { _, err := v.Bool(); return err },
+		"a date as an integer": func() error { _, err := c.Int64(); return err }, "a struct as a date": func() error { _, err := v.Time(); return err },
+		"not base64": func() error { _, err := c.Bytes(); return err },
+	} {
+		if err := read(); !errors.Is(err, ErrUnexpectedType) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestEnvelopes(t *testing.T) {
 	t.Parallel()
 	read := func(body string) (answer, Value, error) {

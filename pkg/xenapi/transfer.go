@@ -394,7 +394,7 @@ func (c *Client) sendBody(ctx context.Context, h *handlerConn, body io.Reader, l
 		return sent, &sourceError{io.ErrUnexpectedEOF}
 	}
 	if h.status == 0 {
-		if err := h.readHead(ctx, false); err != nil {
+		if err := h.readHead(ctx, 0); err != nil {
 			return sent, err
 		}
 		if h.status != http.StatusOK {

@@ -440,3 +440,49 @@ func TestATransferRenewsALostSession(t *testing.T) {
 		t.Error("the session was not renewed once")
 	}
 }
+
+// Not every server answers before the data; what it says afterwards counts all the same.
+func TestAnImportWhoseAnswerComesLate(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		answer string
+		ok     bool
+	}{
+		"200": {okHead, true}, "404": {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", false}, "none": {"", false},
+	} {
+		h := newHandlers(t)
+		h.handle(func(conn net.Conn, r *bufio.Reader, request *http.Request) {
+			io.Copy(io.Discard, io.LimitReader(r, request.ContentLength))
+			fmt.Fprint(conn, test.answer)
+		})
+		c := h.client()
+		c.headWait = 10 * time.Millisecond
+		err := c.ImportVDI(context.Background(), ImportVDI{VDI: "OpaqueRef:vdi", Body: strings.NewReader("disk"), Size: 4})
+		if (err == nil) != test.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && !OutcomeUnknown(err) {
+			t.Errorf("%s: the data went out, so it may have been written: %v", name, err)
+		}
+	}
+}
+
+func TestATransferViaAMember(t *testing.T) {
+	t.Parallel()
+	h, other := newHandlers(t), newHandlers(t)
+	other.handle(func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { fmt.Fprint(conn, okHead+"disk") })
+	d, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi", Transfer: Transfer{Via: other.listener.Addr().String(), Label: "l"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got, err := io.ReadAll(d); err != nil || string(got) != "disk" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := h.client().ExportVDI(context.Background(), ExportVDI{VDI: "OpaqueRef:vdi", Transfer: Transfer{Via: "192.0.2.1"}}); !errors.Is(err, ErrConfig) {
+		t.Errorf("plain http off loopback: %v", err)
+	}
+	if err := h.client().ImportVDI(context.Background(), ImportVDI{VDI: "OpaqueRef:vdi", Size: -1}); !errors.Is(err, ErrBadArgument) {
+		t.Errorf("an import of unknown length: %v", err)
+	}
+}
