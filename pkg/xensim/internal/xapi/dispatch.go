@@ -183,7 +183,8 @@ var untracked = map[string]bool{"session": true, "task": true, "user": true, "ro
 // within makes a context that also ends when the toolstack restarts.
 func (p *Pool) within(ctx context.Context) (context.Context, context.CancelCauseFunc) {
 	inner, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })
+	life := p.life // of this call; after a restart the pool has another
+	stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
 	return inner, func(cause error) {
 		stop()
 		cancel(cause)
