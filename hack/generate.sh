@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates what follows from the Go types of the API and from the RBAC markers of the controllers: deepcopy code, CRDs,
-# the manager's role and the API reference. With --check it changes nothing and fails if what is committed is stale.
+# Generates what follows from the Go types of the API, the RBAC markers of the controllers and the XenAPI data model: deepcopy code,
+# CRDs, the manager's role, the API reference and the typed part of the XenAPI client. With --check it changes nothing and fails if what is committed is stale.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,8 @@ controller_gen() { go tool -modfile=hack/tools/go.mod controller-gen "$@"; }
 # generate writes everything below the directory $1.
 generate() {
 	local out=$1
-	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/config/gateway" "$out/docs"
+	mkdir -p "$out/api/v1alpha1" "$out/config/crd/bases" "$out/config/rbac" "$out/config/gateway" "$out/docs" "$out/pkg/xenapi"
+	go run ./hack/xenapigen -out "$out/pkg/xenapi"
 	controller_gen object paths=./api/v1alpha1 output:object:dir="$out/api/v1alpha1"
 	controller_gen crd paths=./api/v1alpha1 output:crd:dir="$out/config/crd/bases"
 	controller_gen rbac:roleName=kubexen-manager,fileName=manager_role.yaml paths=./controllers/... \
