@@ -94,11 +94,14 @@ func (w *World) createPool() {
 	if err := w.Client.Create(ctx, system); err != nil && !apierrors.IsAlreadyExists(err) {
 		w.t.Fatal(err)
 	}
-	secret := PoolSecret(PoolName, w.Simulator.User, w.Simulator.Password, w.Simulator.CACert())
+	secret, pool := PoolSecret(PoolName, w.Simulator.User, w.Simulator.Password, w.Simulator.CACert()), Pool(PoolName, w.Simulator.Endpoint)
+	if len(w.Simulator.CACert()) > 0 { // plain HTTP has none
+		pool.TrustingSecret(PoolName)
+	}
 	if err := w.Client.Delete(ctx, secret.DeepCopy()); client.IgnoreNotFound(err) != nil {
 		w.t.Fatal(err)
 	}
-	for _, object := range []client.Object{secret, Pool(PoolName, w.Simulator.Endpoint).TrustingSecret(PoolName).Object()} {
+	for _, object := range []client.Object{secret, pool.Object()} {
 		if err := w.Client.Create(ctx, object); err != nil {
 			w.t.Fatalf("make %s: %v", object.GetName(), err)
 		}
