@@ -147,6 +147,15 @@ func (s *instanceScope) reachPool(ctx context.Context) bool {
 	if s.Deleting() && s.forceDelete(ctx, err) {
 		return false
 	}
+	if s.poolIsMissing(ctx) {
+		if s.Deleting() && s.nothingMade() {
+			s.letGo(ctx)
+			return false
+		}
+		s.Outcome = reconcile.Wait(v1alpha1.ReasonPoolNotFound, s.withoutPool(fmt.Sprintf(
+			"there is no XenPool %q; make it, or make the instance anew with another poolRef", s.Object.Spec.PoolRef.Name)))
+		return false
+	}
 	var unavailable *pool.Unavailable
 	if !errors.As(err, &unavailable) {
 		s.Outcome = reconcile.Retry(v1alpha1.ReasonPoolNotReady, err)
@@ -157,6 +166,17 @@ func (s *instanceScope) reachPool(ctx context.Context) bool {
 		s.Outcome = s.Outcome.ReadyUnknown()
 	}
 	return false
+}
+
+// poolIsMissing reports whether there is no XenPool of the name.
+func (s *instanceScope) poolIsMissing(ctx context.Context) bool {
+	return apierrors.IsNotFound(s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: s.Object.Spec.PoolRef.Name}, &v1alpha1.XenPool{}))
+}
+
+// nothingMade reports whether nothing was ever begun on the pool for the object.
+func (s *instanceScope) nothingMade() bool {
+	status := &s.Object.Status
+	return status.UUID == "" && status.Operation == nil && s.Object.Annotations[v1alpha1.AnnotationVMUUID] == ""
 }
 
 // withoutPool adds to a message what a user can do who wants the object gone.

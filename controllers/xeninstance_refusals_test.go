@@ -1,0 +1,209 @@
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+)
+
+// TestRefusals: whatever a user gets wrong is said in a condition, with what was wanted, what is and what to do, and
+// nothing is made for it.
+func TestRefusals(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	create(t, w, testkit.Flavor("giant", 4, "30Ti"))
+	create(t, w, testkit.Flavor("many", 500, "1Gi"))
+	create(t, w, web(w).With(func(i *v1alpha1.XenInstance) { i.Name = "taken"; i.Spec.Networks[0].MAC = "02:00:00:00:00:77" }).Object())
+	taken := web(w).With(func(i *v1alpha1.XenInstance) { i.Name = "taken" }).Object()
+	w.WaitReady(t, taken)
+	w.WaitAtRest(t)
+
+	const (
+		stalled = true
+		waiting = false
+	)
+	tests := map[string]struct {
+		change  func(*v1alpha1.XenInstance)
+		stalled bool
+		reason  string
+		says    []string
+	}{
+		"unknown template": {
+			func(i *v1alpha1.XenInstance) { i.Spec.Source.TemplateName = "Debian 99" },
+			stalled, v1alpha1.ReasonTemplateNotFound, []string{"Debian 99", testkit.PoolName},
+		},
+		"unknown network": {
+			func(i *v1alpha1.XenInstance) { i.Spec.Networks[0].Network = "dmz" },
+			stalled, v1alpha1.ReasonNetworkNotFound, []string{"dmz"},
+		},
+		"no network named and no default": {
+			func(i *v1alpha1.XenInstance) { i.Spec.Networks[0].Network = "" },
+			stalled, v1alpha1.ReasonNetworkNotFound, []string{"defaults.network"},
+		},
+		"unknown storage repository": {
+			func(i *v1alpha1.XenInstance) { i.Spec.RootDisk.StorageRepository = "ssd" },
+			stalled, v1alpha1.ReasonStorageRepositoryNotFound, []string{"ssd"},
+		},
+		"unknown flavor": {
+			func(i *v1alpha1.XenInstance) { i.Spec.FlavorRef.Name = "tiny" },
+			waiting, v1alpha1.ReasonFlavorNotFound, []string{"tiny", "flavorRef"},
+		},
+		"flavor larger than any host's memory": {
+			func(i *v1alpha1.XenInstance) { i.Spec.FlavorRef.Name = "giant" },
+			stalled, v1alpha1.ReasonFlavorTooLarge, []string{"30Ti", "64Gi"},
+		},
+		"flavor of more CPUs than any host": {
+			func(i *v1alpha1.XenInstance) { i.Spec.FlavorRef.Name = "many" },
+			stalled, v1alpha1.ReasonFlavorTooLarge, []string{"500", "16"},
+		},
+		"unknown image": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Source = v1alpha1.InstanceSource{ImageRef: &v1alpha1.ImageReference{Kind: v1alpha1.ImageKindCluster, Name: "none"}}
+			},
+			waiting, v1alpha1.ReasonImageNotFound, []string{"none"},
+		},
+		"unknown ISO": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Source = v1alpha1.InstanceSource{ISO: &v1alpha1.ISOSource{Name: "none.iso"}}
+			},
+			stalled, v1alpha1.ReasonISONotFound, []string{"none.iso"},
+		},
+		"no VM to adopt": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Source = v1alpha1.InstanceSource{Existing: &v1alpha1.ExistingVM{UUID: "00000000-0000-0000-0000-000000000000"}}
+			},
+			stalled, v1alpha1.ReasonVMNotFound, []string{"00000000-0000-0000-0000-000000000000"},
+		},
+		"a VM that is another's": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Source = v1alpha1.InstanceSource{Existing: &v1alpha1.ExistingVM{UUID: taken.Status.UUID}}
+			},
+			stalled, v1alpha1.ReasonOwnedByAnother, []string{"XenInstance/" + w.Namespace + "/taken"},
+		},
+		"unknown disk": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Disks = []v1alpha1.Disk{{Name: "data", VDIUUID: "00000000-0000-0000-0000-000000000000"}}
+			},
+			stalled, v1alpha1.ReasonDiskNotFound, []string{"00000000"},
+		},
+		"another's disk": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Disks = []v1alpha1.Disk{{Name: "data", VDIUUID: taken.Status.RootDisk.VDIUUID}}
+			},
+			stalled, v1alpha1.ReasonOwnedByAnother, []string{"taken"},
+		},
+		"another's MAC address": {
+			func(i *v1alpha1.XenInstance) { i.Spec.Networks[0].MAC = "02:00:00:00:00:77" },
+			stalled, v1alpha1.ReasonDuplicateMAC, []string{"02:00:00:00:00:77"},
+		},
+		"unknown host": {
+			func(i *v1alpha1.XenInstance) { i.Spec.Placement = &v1alpha1.Placement{Host: "xs99", Pin: true} },
+			stalled, v1alpha1.ReasonHostNotFound, []string{"xs99"},
+		},
+		"no user data": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Bootstrap = &v1alpha1.Bootstrap{UserData: &v1alpha1.DataSource{SecretKeyRef: &v1alpha1.KeySelector{Name: "none", Key: "user-data"}}}
+			},
+			waiting, v1alpha1.ReasonUserDataNotFound, []string{"Secret", "none"},
+		},
+		"unknown pool": {
+			func(i *v1alpha1.XenInstance) { i.Spec.PoolRef.Name = "none" },
+			waiting, v1alpha1.ReasonPoolNotFound, []string{"none"},
+		},
+		"no root disk size": {
+			func(i *v1alpha1.XenInstance) {
+				i.Spec.Source, i.Spec.RootDisk = v1alpha1.InstanceSource{ISO: &v1alpha1.ISOSource{Name: "debian-12-netinst.iso"}}, nil
+			},
+			stalled, v1alpha1.ReasonInvalidSpec, []string{"rootDisk"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			instance := web(w).With(test.change).Object()
+			fence.Arm(0)
+			create(t, w, instance)
+			w.WaitFor(t, instance, "the refusal is said", func() error { return refusal(instance, test.stalled, test.reason, test.says) })
+			if made := calls(fence); len(made) > 0 {
+				t.Errorf("calls were made: %v", made)
+			}
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+		})
+	}
+}
+
+// refusal complains unless the instance says why it is not made.
+func refusal(instance *v1alpha1.XenInstance, stalled bool, reason string, says []string) error {
+	kind := v1alpha1.ConditionReconciling
+	if stalled {
+		kind = v1alpha1.ConditionStalled
+	}
+	if err := errors.Join(testkit.Condition(instance, kind, metav1.ConditionTrue, reason), testkit.CheckKstatus(instance)); err != nil {
+		return err
+	}
+	condition := meta.FindStatusCondition(instance.Status.Conditions, kind)
+	for _, part := range says {
+		if !strings.Contains(condition.Message, part) {
+			return fmt.Errorf("%q does not say %q", condition.Message, part)
+		}
+	}
+	return nil
+}
+
+// TestNamespaceNotAllowed: without a grant nothing is made, and nothing of the pool is told.
+func TestNamespaceNotAllowed(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	tests := map[string]struct {
+		grants []v1alpha1.PoolGrant
+		reason string
+		says   string
+	}{
+		"no grant at all": {nil, v1alpha1.ReasonNamespaceNotAllowed, "grant"},
+		"another network": {[]v1alpha1.PoolGrant{{
+			Namespaces: v1alpha1.GrantedNamespaces{From: v1alpha1.NamespacesFromAll}, Templates: []string{"*"},
+			StorageRepositories: []string{"*"}, Networks: []string{"lab-net"},
+		}}, v1alpha1.ReasonNamespaceNotAllowed, network},
+		"quota": {[]v1alpha1.PoolGrant{{
+			Namespaces: v1alpha1.GrantedNamespaces{From: v1alpha1.NamespacesFromAll}, Templates: []string{"*"},
+			StorageRepositories: []string{"*"}, Networks: []string{"*"},
+			Quota: &v1alpha1.PoolQuota{Memory: quantity("512Mi")},
+		}}, v1alpha1.ReasonQuotaExceeded, "512Mi"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			pool := testkit.Pool(testkit.PoolName).Object()
+			w.WaitFor(t, pool, "the pool is read", func() error { return nil })
+			pool.Spec.Grants = test.grants
+			if err := w.Client.Update(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitReady(t, pool)
+			w.WaitAtRest(t)
+			fence.Arm(0)
+			instance := web(w).Object()
+			create(t, w, instance)
+			w.WaitFor(t, instance, "the refusal is said", func() error { return refusal(instance, true, test.reason, []string{test.says}) })
+			if made := calls(fence); len(made) > 0 {
+				t.Errorf("calls were made: %v", made)
+			}
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+		})
+	}
+}
+
+func quantity(text string) *resource.Quantity {
+	q := resource.MustParse(text)
+	return &q
+}
