@@ -41,6 +41,8 @@ type Client struct {
 	abandoned []session    // left behind on an unreachable member
 	login     *loginFlight // under way, if any
 	refused   error        // credentials that were refused are not tried again
+	failed    error        // why the last login failed,
+	failedAt  time.Time    // and when
 	username  string
 	password  string
 	serial    uint64
@@ -159,7 +161,7 @@ func (c *Client) SetCredentials(username, password string) {
 	c.redact.add(password)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.username, c.password, c.refused = username, password, nil
+	c.username, c.password, c.refused, c.failed = username, password, nil, nil
 }
 
 // AddMembers makes addresses of further members known, to be tried when the coordinator is lost. Those that a configuration of this kind could not

@@ -11,6 +11,10 @@ import (
 // loginTimeout bounds one attempt at one member; a XenAPI takes 5 s to refuse a password.
 const loginTimeout = 20 * time.Second
 
+// loginHoldOff is how long a failed search for the coordinator stands for those who come after it, so that many callers do not keep all members
+// busy with logins while the pool has no coordinator.
+const loginHoldOff = time.Second
+
 // clientVersion is the XenAPI version that a login names. Servers take any.
 const clientVersion = "2.21"
 
@@ -41,6 +45,9 @@ func (c *Client) currentSession(ctx context.Context) (session, error) {
 	case c.refused != nil:
 		defer c.mu.Unlock()
 		return session{}, c.refused
+	case c.failed != nil && time.Since(c.failedAt) < loginHoldOff:
+		defer c.mu.Unlock()
+		return session{}, c.failed
 	}
 	flight := c.login
 	if flight == nil {
@@ -67,7 +74,7 @@ func (c *Client) runLogin(ctx context.Context, flight *loginFlight) {
 
 	c.mu.Lock()
 	flight.session, flight.err = s, err
-	c.login = nil
+	c.login, c.failed, c.failedAt = nil, err, time.Now()
 	var leave []session
 	switch {
 	case err == nil && c.closed:

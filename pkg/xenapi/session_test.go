@@ -275,6 +275,24 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	}
 }
 
+// While a pool has no coordinator, many callers share one look for it.
+func TestAFailedLoginStandsForAWhile(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	c := s.connect(nil)
+	s.on("session.login_with_password", func([]node) string { return failure("HOST_STILL_BOOTING") })
+	c.dropSession(c.session)
+	before := s.count("session.login_with_password")
+	for range 20 {
+		if _, err := c.VM.GetAll(context.Background()); !errors.Is(err, ErrNoCoordinator) || !errors.Is(err, ErrHostStillBooting) || !RetrySafe(err) {
+			t.Fatalf("err %v", err)
+		}
+	}
+	if got := s.count("session.login_with_password") - before; got > 2 {
+		t.Errorf("%d logins", got)
+	}
+}
+
 func TestPlainHTTPStaysOnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, endpoint := range []string{"http://192.0.2.1", "http://xs1.example", "ftp://127.0.0.1", "http://user:pw@127.0.0.1"} {
