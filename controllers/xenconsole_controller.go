@@ -206,10 +206,8 @@ func (r *consoleReconciler) dropSecret(ctx context.Context, c *v1alpha1.XenConso
 func (r *consoleReconciler) keepPromises(ctx context.Context, scope *reconcile.Scope[*v1alpha1.XenConsole]) error {
 	c := scope.Object
 	if c.Status.IssuedAt != nil {
-		if _, marked := c.Annotations[v1alpha1.AnnotationURLIssued]; !marked || c.Annotations[v1alpha1.AnnotationURLIssued] != c.Status.RenewToken {
-			if err := scope.Annotate(ctx, v1alpha1.AnnotationURLIssued, c.Status.RenewToken); err != nil {
-				return err
-			}
+		if err := scope.Annotate(ctx, v1alpha1.AnnotationURLIssued, c.Status.RenewToken); err != nil {
+			return err
 		}
 	}
 	var instance v1alpha1.XenInstance

@@ -12,6 +12,8 @@ gvnccapture     | gvncviewer      | a VNC client that nobody here wrote
 /usr/lib/python3/dist-packages/pyvhdi.cpython-*| python3-libvhdi | the independent reader of differencing VHDs
 node            | nodejs          | the XenAPI client from npm
 npm             | npm             | the XenAPI client from npm
+chromium        | chromium        | the browser that console pages are tried in
+openssl         | openssl         | opening encrypted console tokens as documented
 '
 
 present() {

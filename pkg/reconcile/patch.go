@@ -56,7 +56,7 @@ func (s *Scope[T]) storeStatus(ctx context.Context) (stored bool, err error) {
 
 // Annotate sets one annotation by a patch that carries nothing else.
 func (s *Scope[T]) Annotate(ctx context.Context, key, value string) error {
-	if s.Object.GetAnnotations()[key] == value {
+	if has, there := s.Object.GetAnnotations()[key]; there && has == value {
 		return nil
 	}
 	return s.patchMetadata(ctx, map[string]any{"annotations": map[string]string{key: value}})

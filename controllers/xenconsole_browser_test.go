@@ -1,0 +1,251 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"image"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+)
+
+// browser is a real Chromium without a window.
+type browser struct {
+	t    *testing.T
+	ctx  context.Context
+	shot int
+}
+
+func newBrowser(t *testing.T, width, height int) *browser {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.WindowSize(width, height),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true))
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, close := chromedp.NewContext(ctx)
+	t.Cleanup(close)
+	if err := chromedp.Run(ctx); err != nil { // starts it, for as long as the test lasts
+		t.Fatalf("start Chromium: %v", err)
+	}
+	return &browser{t: t, ctx: ctx}
+}
+
+// do runs steps, within the patience of a test.
+func (b *browser) do(what string, actions ...chromedp.Action) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, testkit.Patience)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		b.t.Fatalf("%s: %v\nthe page says: %s", what, err, b.text())
+	}
+}
+
+// text is what the page shows besides the guest.
+func (b *browser) text() string {
+	var said string
+	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+	defer cancel()
+	if err := chromedp.Run(ctx, chromedp.Evaluate(`document.body.dataset.state + " | " + document.body.innerText`, &said)); err != nil {
+		return err.Error()
+	}
+	return said
+}
+
+// state waits until the page is in a state and shows a text.
+func (b *browser) state(state, text string) {
+	b.t.Helper()
+	testkit.Eventually(b.t, "the page is "+state, func(context.Context) error {
+		if said := b.text(); !strings.HasPrefix(said, state+" |") || !strings.Contains(said, text) {
+			return fmt.Errorf("the page says %q", said)
+		}
+		return nil
+	})
+}
+
+// screen is what the guest's screen shows, read from the page's canvas, not from the window around it.
+func (b *browser) screen() image.Image {
+	b.t.Helper()
+	var url string
+	b.do("read the screen", chromedp.Evaluate(`document.querySelector("#console canvas").toDataURL("image/png")`, &url))
+	data, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(url, "data:image/png;base64,"))
+	if err != nil {
+		b.t.Fatalf("the canvas is no picture: %v", err)
+	}
+	picture, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		b.t.Fatalf("the canvas is no picture: %v", err)
+	}
+	return picture
+}
+
+// screenBecomes waits until the canvas has a picture that differs from another one, or any with nil.
+func (b *browser) screenBecomes(what string, not image.Image) image.Image {
+	b.t.Helper()
+	var picture image.Image
+	testkit.Eventually(b.t, what, func(context.Context) error {
+		picture = b.screen()
+		if ink(picture) == 0 {
+			return fmt.Errorf("the screen is blank")
+		}
+		if not != nil && equal(picture, not) {
+			return fmt.Errorf("the screen is as it was")
+		}
+		return nil
+	})
+	return picture
+}
+
+// ink counts the pixels that differ from the first one.
+func ink(m image.Image) int {
+	n, r := 0, m.Bounds()
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			if m.At(x, y) != m.At(r.Min.X, r.Min.Y) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func equal(a, b image.Image) bool {
+	if a.Bounds() != b.Bounds() {
+		return false
+	}
+	for y := a.Bounds().Min.Y; y < a.Bounds().Max.Y; y++ {
+		for x := a.Bounds().Min.X; x < a.Bounds().Max.X; x++ {
+			if a.At(x, y) != b.At(x, y) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// picture keeps a screenshot of the whole page for whoever wants to look: KUBEXEN_SCREENSHOTS names a directory.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	dir := os.Getenv("KUBEXEN_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	var shot []byte
+	b.do("take a screenshot", chromedp.FullScreenshot(&shot, 100))
+	b.shot++
+	if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", strings.ReplaceAll(b.t.Name(), "/", "-"), b.shot, name)), shot, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// keys types into the guest.
+func (b *browser) keys(text string) {
+	b.t.Helper()
+	b.do("type", chromedp.Focus("#console canvas", chromedp.ByQuery), chromedp.KeyEvent(text))
+}
+
+// TestConsolePage opens the URL that kubectl prints in Chromium: the screen is there, keys arrive, a reboot is survived, and the end is
+// told.
+func TestConsolePage(t *testing.T) {
+	c, instance := newConsoleWorld(t)
+	b := newBrowser(t, 1100, 800)
+	url := c.console("screen", "  ttlSeconds: 600")
+	b.do("open the URL", chromedp.Navigate(url))
+	b.state("connected", c.Namespace+"/web")
+	fresh := b.screenBecomes("the guest's screen is shown", nil)
+	b.picture("connected")
+
+	var address string
+	b.do("read the address bar", chromedp.Location(&address))
+	if strings.Contains(address, "token") {
+		t.Fatalf("the token stands in the address bar: %s", address)
+	}
+
+	b.keys("uptime")
+	typed := b.screenBecomes("what is typed is echoed by the guest", fresh)
+	b.picture("typed")
+
+	b.do("paste", chromedp.Click("#paste"), chromedp.SetValue("#paste-text", "Pasted!"), chromedp.Click("#paste-send"))
+	b.screenBecomes("what is pasted is echoed by the guest", typed)
+	b.picture("pasted")
+
+	b.do("a reload needs no URL", chromedp.Reload())
+	b.state("connected", c.Namespace+"/web")
+
+	edit(t, c.World, instance, func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "now" })
+	c.WaitReady(t, instance)
+	b.state("connected", c.Namespace+"/web")
+	b.screenBecomes("the screen of the new boot is shown", typed)
+	b.picture("rebooted")
+
+	if err := c.Client.Delete(t.Context(), c.get("screen")); err != nil {
+		t.Fatal(err)
+	}
+	deleted := time.Now()
+	b.state("ended", "has been deleted")
+	if took := time.Since(deleted); took > 2*time.Second {
+		t.Errorf("the page told of the end after %s", took)
+	}
+	b.picture("deleted")
+}
+
+// TestConsolePageOnAPhone: the page is usable in a small window, and a console for looking takes no input.
+func TestConsolePageOnAPhone(t *testing.T) {
+	c, instance := newConsoleWorld(t)
+	b := newBrowser(t, 390, 780)
+	b.do("open the URL", chromedp.Navigate(c.console("look", "  mode: ViewOnly")))
+	b.state("connected", c.Namespace+"/web")
+	fresh := b.screenBecomes("the guest's screen is shown", nil)
+	b.picture("connected")
+	var wide bool
+	b.do("measure", chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth`, &wide))
+	if wide {
+		t.Error("the page is wider than the window")
+	}
+	b.keys("rm -rf")
+	interactive := c.console("type", "")
+	other := newBrowser(t, 800, 600)
+	other.do("open the URL", chromedp.Navigate(interactive))
+	other.state("connected", c.Namespace+"/web")
+	if now := other.screenBecomes("the second screen is shown", nil); !equal(now, fresh) {
+		t.Error("what was typed into a console for looking arrived in the guest")
+	}
+	edit(t, c.World, instance, func(i *v1alpha1.XenInstance) {
+		i.Spec.PowerState, i.Spec.PowerOff = v1alpha1.PowerStateHalted, &v1alpha1.PowerOff{Mode: v1alpha1.PowerOffHard}
+	})
+	b.state("ended", "is not running")
+	b.picture("stopped")
+}
+
+// TestTextConsolePage: the serial line in a browser, and in a terminal by the plug-in.
+func TestTextConsolePage(t *testing.T) {
+	c, _ := newConsoleWorld(t)
+	b := newBrowser(t, 1000, 600)
+	b.do("open the URL", chromedp.Navigate(c.console("line", "  type: Text")))
+	b.state("connected", c.Namespace+"/web")
+	shows := func(text string) {
+		t.Helper()
+		testkit.Eventually(t, "the terminal shows "+text, func(context.Context) error {
+			var lines string
+			b.do("read the terminal", chromedp.Evaluate(`[...document.querySelectorAll(".xterm-rows > div")].map((d) => d.textContent).join("\n")`, &lines))
+			if !strings.Contains(lines, text) {
+				return fmt.Errorf("the terminal shows %q", lines)
+			}
+			return nil
+		})
+	}
+	shows("web")
+	b.picture("connected")
+	b.do("type", chromedp.Focus(".xterm-helper-textarea", chromedp.ByQuery), chromedp.KeyEvent("hostname"))
+	shows("hostname")
+	b.picture("typed")
+}
