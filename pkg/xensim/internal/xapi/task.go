@@ -75,6 +75,9 @@ func (p *Pool) startAsync(c *Call, label string) string {
 	ctx, cancel := p.within(context.Background())
 	c.ctx = ctx
 	c.Task = p.newTask(label, "", c.Session, cancel)
+	if p.cancellable[c.Message.FullName()] {
+		c.Cancellable(true)
+	}
 	begun := make(chan struct{})
 	c.begun = sync.OnceFunc(func() { close(begun) })
 	p.busy++
