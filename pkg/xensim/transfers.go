@@ -15,6 +15,7 @@ func registerTransfers(p *Pool) error {
 		BaseURL:   p.baseURL,
 		VNC:       p.options.VNC,
 		WebSocket: p.options.Profile == "26.17",
+		QCOW2:     p.options.Profile == "26.17",
 	})
 	return nil
 }

@@ -77,6 +77,33 @@ func TestAVHDMadeByQemuImports(t *testing.T) {
 	}
 }
 
+// TestQCOW2 sends a disk to qemu-img and takes one from it, in the profile that knows the format.
+func TestQCOW2(t *testing.T) {
+	r := newRig(t, Options{Hosts: 1, Profile: "26.17"})
+	content := sparse(10 * mib)
+	vdi, back := r.disk(r.sr("Local storage"), "disk", len(content)), r.disk(r.sr("Local storage"), "back", len(content))
+	r.put(content, "/import_raw_vdi", "vdi", vdi).good(t)
+	dir := t.TempDir()
+	exported, compressed, raw := filepath.Join(dir, "disk.qcow2"), filepath.Join(dir, "small.qcow2"), filepath.Join(dir, "disk.raw")
+	if err := os.WriteFile(exported, r.get("/export_raw_vdi", "vdi", vdi, "format", "qcow2").good(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	qemuImg(t, "check", "-f", "qcow2", exported)
+	qemuImg(t, "convert", "-f", "qcow2", "-O", "raw", exported, raw)
+	if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("qemu-img reads other bytes (%v)", err)
+	}
+	qemuImg(t, "convert", "-c", "-f", "qcow2", "-O", "qcow2", exported, compressed)
+	image, err := os.ReadFile(compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.put(image, "/import_raw_vdi", "vdi", back, "format", "qcow2").good(t)
+	if !bytes.Equal(r.get("/export_raw_vdi", "vdi", back).good(t), content) {
+		t.Error("the bytes differ")
+	}
+}
+
 // TestDifferencesAreBackedUp does what a backup does: the whole disk once, then what changed between two snapshots, put
 // back on top of each other.
 func TestDifferencesAreBackedUp(t *testing.T) {

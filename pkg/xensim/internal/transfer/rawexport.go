@@ -24,6 +24,8 @@ const (
 	formatRaw diskFormat = "raw"
 	formatVHD diskFormat = "vhd"
 	formatTar diskFormat = "tar"
+
+	formatQCOW2 diskFormat = "qcow2"
 )
 
 // tarDisk is the name of the disk in a tar of one disk (xapi_globs.ml, vdi_tar_export_dir).
@@ -37,6 +39,10 @@ func (o *operation) formatOf() (diskFormat, error) {
 		return formatRaw, nil
 	case formatRaw, formatVHD, formatTar:
 		return format, nil
+	case formatQCOW2:
+		if o.QCOW2 {
+			return format, nil
+		}
 	}
 	return "", o.refuse(404, "Not Found", "Unknown format "+name)
 }
@@ -83,6 +89,8 @@ func (o *operation) exportRaw(vdi string, record db.Record) error {
 			formatRaw: func() error { return o.sendRaw(disk) },
 			formatVHD: func() error { return o.sendVHD(record, disk) },
 			formatTar: func() error { return o.sendTar(disk) },
+
+			formatQCOW2: func() error { return o.sendQCOW2(disk) },
 		}
 		return ioError(send[format]())
 	})

@@ -90,6 +90,8 @@ func (o *operation) importRaw(vdi, sr string) error {
 			return ioError(o.receiveVHD(disk))
 		case format == formatTar:
 			return ioError(o.receiveTar(disk))
+		case format == formatQCOW2:
+			return ioError(o.receiveQCOW2(disk))
 		}
 		return ioError(o.receiveRaw(disk))
 	})
@@ -104,6 +106,8 @@ func (o *operation) newDisk(format diskFormat, sr string) (string, error) {
 	switch {
 	case format == formatVHD:
 		return "", o.refuse(400, "Bad Request", "Importing a VHD directly into an SR not yet supported")
+	case format == formatQCOW2:
+		return "", o.refuse(400, "Bad Request", "Importing a QCOW2 directly into an SR not yet supported")
 	case format != formatRaw || o.x.Length < 0:
 		return "", o.refuse(400, "Bad Request", "Not enough info supplied to import")
 	}

@@ -24,6 +24,8 @@ type Options struct {
 	VNC string
 	// WebSocket says that consoles are reached by WebSocket too. The recorded server had no proxy for it.
 	WebSocket bool
+	// QCOW2 says that disks travel as qcow2 too, which they do from 26.15 on.
+	QCOW2 bool
 }
 
 // service is the transfers of one pool.
