@@ -27,6 +27,7 @@ type Durations struct {
 	Disk          time.Duration // one storage operation: create, resize, snapshot, clone, destroy
 	CopyPerGiB    time.Duration // of a disk's virtual size
 	GuestDeadline time.Duration // how long a guest may take to shut down
+	Coalesce      time.Duration // from the end of a snapshot until its blocks are merged into what is left
 }
 
 // DefaultDurations are those of a small idle pool.
@@ -34,6 +35,7 @@ var DefaultDurations = Durations{
 	Start: 2 * time.Second, Stop: time.Second, CleanStop: 5 * time.Second, Pause: 50 * time.Millisecond,
 	Suspend: 3 * time.Second, Migrate: 5 * time.Second, Plug: 100 * time.Millisecond, Disk: 100 * time.Millisecond,
 	CopyPerGiB: 250 * time.Millisecond, GuestDeadline: 20 * time.Minute,
+	Coalesce: 30 * time.Second,
 }
 
 // orDefault fills in what is not set.
@@ -45,7 +47,7 @@ func (d Durations) orDefault() Durations {
 		{&d.Start, DefaultDurations.Start}, {&d.Stop, DefaultDurations.Stop}, {&d.CleanStop, DefaultDurations.CleanStop},
 		{&d.Pause, DefaultDurations.Pause}, {&d.Suspend, DefaultDurations.Suspend}, {&d.Migrate, DefaultDurations.Migrate},
 		{&d.Plug, DefaultDurations.Plug}, {&d.Disk, DefaultDurations.Disk}, {&d.CopyPerGiB, DefaultDurations.CopyPerGiB},
-		{&d.GuestDeadline, DefaultDurations.GuestDeadline},
+		{&d.GuestDeadline, DefaultDurations.GuestDeadline}, {&d.Coalesce, DefaultDurations.Coalesce},
 	} {
 		if *pair.field == 0 {
 			*pair.field = pair.fallback

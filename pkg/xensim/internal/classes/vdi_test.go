@@ -149,3 +149,24 @@ func (s *site) read(vdi string, offset int64, length int) string {
 	}
 	return string(text)
 }
+
+// A chain that had grown too long takes snapshots again when some are gone and coalesced.
+func TestCoalesce(t *testing.T) {
+	s := newSite(t, Guests{})
+	vdi := s.disk("Local storage", int(gib))
+	var snapshots []string
+	for {
+		snapshot, err := s.try("VDI.snapshot", vdi, map[string]string{})
+		if err != nil {
+			break
+		}
+		snapshots = append(snapshots, snapshot.(string))
+	}
+	uuid := s.record("VDI", vdi).Str("uuid")
+	long := s.disks.ChainDepth(uuid)
+	for _, snapshot := range snapshots {
+		s.call("VDI.destroy", snapshot)
+	}
+	s.eventually("VDI", vdi, "shorter", func(db.Record) bool { return s.disks.ChainDepth(uuid) < long/2 })
+	s.call("VDI.snapshot", vdi, map[string]string{})
+}

@@ -52,15 +52,6 @@ func (w *World) marked(c *xapi.Call, class string, devices []string, check func(
 	})
 }
 
-// traced leaves the mark of the hypervisor's part in a call's task: at how many points it could have been cancelled.
-func (w *World) traced(c *xapi.Call) {
-	if w.valid("task", c.Task) {
-		otherConfig := cloned(w.DB().Get("task", c.Task).Map("other_config"))
-		otherConfig["debug_info:cancel_points_seen"] = "18"
-		w.Set("task", c.Task, db.Fields{"other_config": otherConfig})
-	}
-}
-
 // tell posts a message about a VM and recomputes what may be done with it.
 func (w *World) tell(vm, name, what string) {
 	w.refreshWithDevices(vm)
@@ -138,7 +129,6 @@ func (w *World) startOn(c *xapi.Call, vm, host string) error {
 			return err
 		}
 		w.domainStarts(vm, host, paused)
-		w.traced(c)
 		return w.delay(c, vm, "start_delay")
 	})
 }
@@ -170,7 +160,6 @@ func (w *World) cleanStop(c *xapi.Call, vm string, deadline time.Duration) error
 	if w.text("VM", vm, "power_state") != powerHalted {
 		w.domainEnds(vm, powerHalted)
 	}
-	w.traced(c)
 	return w.delay(c, vm, "shutdown_delay")
 }
 
@@ -212,7 +201,6 @@ func (w *World) hardStop(c *xapi.Call, vm string) error {
 	if w.text("VM", vm, "power_state") != powerHalted {
 		w.domainEnds(vm, powerHalted)
 	}
-	w.traced(c)
 	return w.delay(c, vm, "shutdown_delay")
 }
 
