@@ -3,6 +3,7 @@ package blockstore
 import (
 	"fmt"
 	"io"
+	"sync"
 )
 
 // Disk is one disk of a store as readers and writers of bytes want it. It stays valid while the disk is resized, cloned or
@@ -86,19 +87,29 @@ func (d *Disk) Extents() []Extent {
 	if found == nil {
 		return nil
 	}
-	return extentsOf(found.size, layersOf(found.top))
+	return found.extents()
+}
+
+// extents needs the store's lock.
+func (d *disk) extents() []Extent {
+	d.writing.RLock()
+	defer d.writing.RUnlock()
+	return extentsOf(d.size, layersOf(d.top))
 }
 
 // ChangedSince lists what may differ from base: what was written to the layers that the two do not share.
 func (d *Disk) ChangedSince(base *Disk) []Extent {
-	d.store.mu.RLock()
-	defer d.store.mu.RUnlock()
+	d.store.mu.Lock() // alone: two disks' own locks at once could wait for each other
+	defer d.store.mu.Unlock()
 	mine, other := d.store.disks[d.id], d.store.disks[base.id]
 	if mine == nil {
 		return nil
 	}
-	if other == nil {
-		return extentsOf(mine.size, layersOf(mine.top))
+	switch other {
+	case mine:
+		return nil
+	case nil:
+		return mine.extents()
 	}
 	users := map[*layer]int{}
 	for l := mine.top; l != nil; l = l.parent {
@@ -116,13 +127,11 @@ func (d *Disk) ChangedSince(base *Disk) []Extent {
 	return extentsOf(mine.size, different)
 }
 
-// readDisk fills p, which lies within the disk. It holds the lock for a bounded number of bytes at a time.
+// readDisk fills p, which lies within the disk.
 func (s *Store) readDisk(d *disk, p []byte, offset int64) error {
 	for len(p) > 0 {
 		n := min(len(p), copyUnit)
-		s.mu.RLock()
-		err := readChain(d.top, p[:n], offset)
-		s.mu.RUnlock()
+		err := s.withDisk(d.writing.RLocker(), func() error { return readChain(d.top, p[:n], offset) })
 		if err != nil {
 			return err
 		}
@@ -131,7 +140,16 @@ func (s *Store) readDisk(d *disk, p []byte, offset int64) error {
 	return nil
 }
 
-// readChain needs the lock. Neighbouring blocks of one layer are read at once.
+// withDisk runs f while the chains stand still, under the disk's own lock as well.
+func (s *Store) withDisk(own sync.Locker, f func() error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	own.Lock()
+	defer own.Unlock()
+	return f()
+}
+
+// readChain needs the locks. Neighbouring blocks of one layer are read at once.
 func readChain(top *layer, p []byte, offset int64) error {
 	for len(p) > 0 {
 		holder := top.holder(offset / BlockSize)
@@ -153,9 +171,7 @@ func readChain(top *layer, p []byte, offset int64) error {
 func (s *Store) writeDisk(d *disk, p []byte, offset int64) error {
 	for len(p) > 0 {
 		n := min(int64(len(p)), copyUnit-offset%BlockSize)
-		s.mu.Lock()
-		err := writeTop(d.top, p[:n], offset)
-		s.mu.Unlock()
+		err := s.withDisk(&d.writing, func() error { return writeTop(d.top, p[:n], offset) })
 		if err != nil {
 			return err
 		}
@@ -164,7 +180,7 @@ func (s *Store) writeDisk(d *disk, p []byte, offset int64) error {
 	return nil
 }
 
-// writeTop needs the lock. Blocks that are to be stored and lie next to each other are written at once; a block that is
+// writeTop needs the locks. Blocks that are to be stored and lie next to each other are written at once; a block that is
 // written in part for the first time is completed from the layers below.
 func writeTop(top *layer, p []byte, offset int64) error {
 	for len(p) > 0 {

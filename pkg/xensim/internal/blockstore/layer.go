@@ -60,8 +60,9 @@ func (m *blockMap) merge(other *blockMap) {
 	}
 }
 
-// layer is one file of a chain. Its map, its file and its parent are guarded by Store.mu; a layer that is not the top of a
-// disk is never written again, save by Coalesce, which fills in blocks without changing what is read through it.
+// layer is one file of a chain. Its parent is guarded by Store.mu. So are the map and the file, which only Coalesce changes
+// once the layer is not the top of a disk any more, without changing what is read through it; those of a top layer are
+// guarded by disk.writing as well.
 type layer struct {
 	path   string
 	parent *layer

@@ -20,7 +20,7 @@ var (
 	ErrOutOfRange = errors.New("behind the end of the disk")
 )
 
-// copyUnit is how many bytes Copy and Coalesce move while they hold the lock.
+// copyUnit is how many bytes are moved under the locks at once.
 const copyUnit = 1 << 20
 
 // Store is the disks of one pool, named by the uuid of their VDI. It is safe for concurrent use.
@@ -30,8 +30,8 @@ type Store struct {
 	// coalescing lets one Coalesce at a time change chains: what it merges is looked up before it is merged.
 	coalescing sync.Mutex
 
-	// mu guards the disks and the shape of the chains. Reads of bytes hold it shared, everything else alone; an operation
-	// holds it for at most a few MiB of work, so a long copy does not stand in the way of other disks.
+	// mu guards the disks and the shape of the chains. Whoever moves bytes holds it shared, for at most copyUnit bytes;
+	// whoever changes chains holds it alone.
 	mu    sync.RWMutex
 	disks map[string]*disk
 	next  int
@@ -40,6 +40,9 @@ type Store struct {
 type disk struct {
 	size int64
 	top  *layer
+
+	// writing guards the top layer's map and file, which nobody but this disk's users touch; it is taken after Store.mu.
+	writing sync.RWMutex
 }
 
 // Open makes an empty store that keeps its files in dir, which is created when missing.
@@ -144,7 +147,7 @@ func (s *Store) Copy(ctx context.Context, id, newID string, progress func(done, 
 	}
 	target := &disk{size: source.size, top: s.newLayer(nil)}
 	s.disks[newID] = target
-	extents := extentsOf(source.size, layersOf(source.top))
+	extents := source.extents()
 	s.mu.Unlock()
 
 	if err := s.copyExtents(ctx, source, target, extents, progress); err != nil {
@@ -235,6 +238,8 @@ func (s *Store) PhysicalUtilisation(id string) int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if found := s.disks[id]; found != nil {
+		found.writing.RLock()
+		defer found.writing.RUnlock()
 		return found.top.blocks.count * BlockSize
 	}
 	return 0
@@ -247,10 +252,12 @@ func (s *Store) TotalUtilisation() int64 {
 	var total int64
 	seen := map[*layer]bool{}
 	for _, found := range s.disks {
+		found.writing.RLock()
 		for l := found.top; l != nil && !seen[l]; l = l.parent {
 			seen[l] = true
 			total += l.blocks.count * BlockSize
 		}
+		found.writing.RUnlock()
 	}
 	return total
 }
