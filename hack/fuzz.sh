@@ -7,6 +7,6 @@ grep -rlE '^func Fuzz[A-Z]' --include '*_test.go' . | sort | while read -r file;
 	package=$(dirname "$file")
 	for target in $(grep -oE '^func Fuzz[A-Za-z0-9_]+' "$file" | awk '{print $2}'); do
 		echo "fuzz $package $target for $duration"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$duration" -timeout 10m "$package"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$duration" -fuzzminimizetime 1s -timeout 10m "$package"
 	done
 done
