@@ -137,7 +137,7 @@ func (p *Pool) load() error {
 		return err
 	}
 	p.Started()
-	p.DB().Settle()
+	p.DB().Settle(xapi.NewRef())
 	return nil
 }
 

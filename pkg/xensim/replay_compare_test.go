@@ -15,7 +15,7 @@ import (
 // Identities: what differs from run to run and must be mapped from the recording to the simulator by first appearance.
 var (
 	refPattern   = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}`)
-	idPattern    = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}|DummyRef:\|[0-9a-f-]{36}\||\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b|\b\d{20},\d{20}\b`)
+	idPattern    = regexp.MustCompile(`OpaqueRef:[0-9a-f]{8}-[0-9a-f-]{27}|DummyRef:\|[0-9a-f-]{36}\|[\w.]+|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b|\b\d{20},\d{20}\b`)
 	trackPattern = regexp.MustCompile(`trackid=[0-9a-f]{32}`) // digest of the session's reference
 	timePattern  = regexp.MustCompile(`\b20\d{6}T\d\d:\d\d:\d\dZ`)
 )
@@ -27,7 +27,7 @@ var volatile = map[string]string{
 	"physical_utilisation": "sparse allocation of the stand-in storage", "virtual_allocation": "sum over disks of the stand-in storage",
 	"servertime": "time", "last_updated": "time", "timestamp": "time", "progress": "how far an operation has come",
 	"domid":         "count of starts since the host booted",
-	"generation_id": "chance", "agent_start_time": "time", "boot_time": "time", "debug_info:cancel_points_seen": "devices of the VM, counted by xenopsd",
+	"generation_id": "chance", "agent_start_time": "time", "boot_time": "time", "snapshot_metadata": "the whole record as text, generations included", "debug_info:cancel_points_seen": "devices of the VM, counted by xenopsd",
 	"storage_driver_domain": "which storage was plugged last",
 	"session":               "number of sessions", "task": "number of tasks", "task_id": "reference",
 }
@@ -566,6 +566,9 @@ func (c *comparison) scalar(path, recorded, actual string) {
 	if _, changes := volatile[name]; changes {
 		if idPattern.FindString(recorded) == recorded && idPattern.FindString(actual) == actual && recorded != "" {
 			c.ids.pair(recorded, actual)
+		}
+		if (recorded == "") != (actual == "") {
+			c.differ(path, "recorded %.100q, actual %.100q", recorded, actual)
 		}
 		return
 	}

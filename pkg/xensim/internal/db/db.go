@@ -66,8 +66,11 @@ func (d *DB) Generation() int64 { return d.generation }
 func (d *DB) SetGeneration(g int64) { d.generation = g }
 
 // Settle forgets when the objects were made and changed, as if all of them had come at once: who has heard of any has
-// heard of all. It is for a database that was just filled.
-func (d *DB) Settle() {
+// heard of all. It is for a database that was just filled. The task under which that was done was there from the
+// beginning and is gone; the real server tells of that for as long as it remembers (recordings 0509, 0534).
+func (d *DB) Settle(task string) {
+	d.generation++
+	d.tables["task"].deleted = append(d.tables["task"].deleted, Deleted{Ref: task, Created: 0, Removed: d.generation})
 	for _, t := range d.tables {
 		for _, r := range t.rows {
 			r.created, r.modified = d.generation, d.generation

@@ -70,7 +70,7 @@ func (t token) String() string { return fmt.Sprintf("%020d,%020d", t.database, t
 
 func parseToken(text string) (token, error) {
 	if text == "" {
-		return token{-1, -1}, nil
+		return token{}, nil
 	}
 	first, second, ok := strings.Cut(text, ",")
 	if ok {
