@@ -46,12 +46,19 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.StringVar(&s.options.DataDir, "data", "", "directory for disks and ca.pem; a temporary one without it")
 	flags.StringVar(&s.options.Profile, "profile", "24.19", "version of the server: 24.19 or 26.17")
 	flags.IntVar(&s.options.Hosts, "hosts", 3, "number of hosts of the demonstration pool")
+	flags.BoolVar(&s.options.Guests.Agent, "agents", true, "every guest has an agent; with -state the default is that only those do that ask for one")
+	flags.DurationVar(&s.options.Guests.BootDelay, "agent-delay", 0, "how long after its start a guest's agent reports; a usual boot without it")
 	flags.StringVar(&s.options.VNC, "vnc", "", "VNC server (host:port or path of a unix socket) that all consoles show")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if s.state != "" && !given["agents"] {
+		s.options.Guests.Agent = false
 	}
 	return &s, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -174,12 +175,12 @@ func (p *Pool) Start(addr string) (string, error) {
 func (p *Pool) listen(host string, port int) error {
 	p.Lock()
 	coordinator := p.Coordinator()
-	refs := []string{coordinator}
-	for _, ref := range p.DB().Refs("host") {
-		if ref != coordinator {
-			refs = append(refs, ref)
-		}
-	}
+	refs := slices.Clone(p.DB().Refs("host"))
+	refs = slices.DeleteFunc(refs, func(ref string) bool { return ref == coordinator })
+	slices.SortFunc(refs, func(a, b string) int {
+		return cmp.Compare(p.DB().Get("host", a).Str("name_label"), p.DB().Get("host", b).Str("name_label"))
+	})
+	refs = slices.Insert(refs, 0, coordinator)
 	p.Unlock()
 	addresses, err := hostAddresses(host, len(refs))
 	if err != nil {
