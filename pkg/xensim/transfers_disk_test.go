@@ -3,7 +3,9 @@ package xensim
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -73,6 +75,35 @@ func TestAVHDMadeByQemuImports(t *testing.T) {
 	vdi := r.disk(r.sr("Local storage"), "disk", len(content))
 	r.put(image, "/import_raw_vdi", "vdi", vdi, "format", "vhd").good(t)
 	if !bytes.Equal(r.get("/export_raw_vdi", "vdi", vdi).good(t), content) {
+		t.Error("the bytes differ")
+	}
+}
+
+// TestAVHDOfUnknownLength announces far more than comes, as clients do that stream a VHD whose length they do not know: the
+// disk is written when the VHD's own end has come, and nobody waits for the rest.
+func TestAVHDOfUnknownLength(t *testing.T) {
+	r := newRig(t, Options{Hosts: 1})
+	content := sparse(4 * mib)
+	sr := r.sr("Local storage")
+	source, target := r.disk(sr, "source", len(content)), r.disk(sr, "target", len(content))
+	r.put(content, "/import_raw_vdi", "vdi", source).good(t)
+	image := r.get("/export_raw_vdi", "vdi", source, "format", "vhd").good(t)
+
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	head := fmt.Sprintf("PUT /import_raw_vdi?session_id=%s&vdi=%s&format=vhd HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n",
+		r.session, target, int64(1)<<50)
+	if _, err := conn.Write(append([]byte(head), image...)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 OK\r\n")) || bytes.Contains(answer, []byte("500")) {
+		t.Errorf("%q (%v)", answer, err)
+	}
+	if !bytes.Equal(r.get("/export_raw_vdi", "vdi", target).good(t), content) {
 		t.Error("the bytes differ")
 	}
 }

@@ -24,6 +24,9 @@ type operation struct {
 	result any
 }
 
+// lastWords is how long a client has to take the page that says that its transfer failed.
+const lastWords = 5 * time.Second
+
 // errAnswered is the failure of an operation that has answered the client itself.
 type errAnswered struct{ error }
 
@@ -47,7 +50,7 @@ func (s *service) underTask(x *xapi.Exchange, label string, f func(o *operation)
 	}
 	o.finish(err)
 	stop()
-	_ = x.Conn.SetDeadline(time.Time{})
+	_ = x.Conn.SetDeadline(time.Now().Add(lastWords)) // a client that does not read is not waited for
 	if answered := (errAnswered{}); errors.As(err, &answered) {
 		return nil
 	}
