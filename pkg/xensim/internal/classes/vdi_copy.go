@@ -27,24 +27,29 @@ func (w *World) vdiCopy(c *xapi.Call) (any, error) {
 	return copied, nil
 }
 
-// copyVDI copies a disk to an SR, or into a disk that is there already.
+// copyVDI copies a disk to an SR, or into a disk that is there already. It holds the disk open from the beginning, where a real
+// server begins with the copy's making and leaves a gap for a destroy.
 func (w *World) copyVDI(c *xapi.Call, ref, sr, into string) (string, error) {
 	vdi := w.DB().Get("VDI", ref)
 	if !vdi.Bool("managed") {
 		return "", xapi.Fail("VDI_NOT_MANAGED", ref)
 	}
+	closeSource, err := w.AttachToControlDomain(ref, "RO")
+	if err != nil {
+		return "", err
+	}
+	defer closeSource()
 	target, made := into, false
 	if !w.valid("VDI", into) {
 		if err := c.Wait(w.durations.Disk); err != nil {
 			return "", copyFailed(err)
 		}
-		var err error
 		if target, err = w.createVDI(copyFields(vdi, sr)); err != nil {
 			return "", err
 		}
 		made = true
 	}
-	err := w.checkCopyTarget(vdi, target)
+	err = w.checkCopyTarget(vdi, target)
 	if err == nil {
 		err = w.copyBytes(c, ref, target)
 	}
@@ -94,11 +99,6 @@ func copyFailed(err error) error {
 // copyBytes moves a disk's contents while the control domain has both disks open.
 func (w *World) copyBytes(c *xapi.Call, from, to string) error {
 	source := w.DB().Get("VDI", from)
-	closeSource, err := w.AttachToControlDomain(from, "RO")
-	if err != nil {
-		return err
-	}
-	defer closeSource()
 	closeTarget, err := w.AttachToControlDomain(to, "RW")
 	if err != nil {
 		return err
