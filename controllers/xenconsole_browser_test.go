@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -72,11 +74,14 @@ func (b *browser) state(state, text string) {
 	})
 }
 
-// screen is what the guest's screen shows, read from the page's canvas, not from the window around it.
+// screen is what the guest's screen shows, read from the page's canvas, not from the window around it; nil while there is none.
 func (b *browser) screen() image.Image {
 	b.t.Helper()
 	var url string
 	b.do("read the screen", chromedp.Evaluate(`document.querySelector("#console canvas").toDataURL("image/png")`, &url))
+	if url == "data:," {
+		return nil
+	}
 	data, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(url, "data:image/png;base64,"))
 	if err != nil {
 		b.t.Fatalf("the canvas is no picture: %v", err)
@@ -94,7 +99,7 @@ func (b *browser) screenBecomes(what string, not image.Image) image.Image {
 	var picture image.Image
 	testkit.Eventually(b.t, what, func(context.Context) error {
 		picture = b.screen()
-		if ink(picture) == 0 {
+		if picture == nil || ink(picture) == 0 {
 			return fmt.Errorf("the screen is blank")
 		}
 		if not != nil && equal(picture, not) {
@@ -147,11 +152,22 @@ func (b *browser) picture(name string) {
 	}
 }
 
-// keys types into the guest.
-func (b *browser) keys(text string) {
+// keys types into what shows the guest, key by key, as a keyboard does: a page that takes a key down leaves nothing to be pressed.
+func (b *browser) keys(into, text string) {
 	b.t.Helper()
-	b.do("type", chromedp.Focus("#console canvas", chromedp.ByQuery), chromedp.KeyEvent(text))
+	b.do("focus", chromedp.Focus(into, chromedp.ByQuery))
+	for _, key := range text {
+		press := func(kind input.KeyType) *input.DispatchKeyEventParams {
+			return input.DispatchKeyEvent(kind).WithKey(string(key)).WithText(string(key)).WithWindowsVirtualKeyCode(int64(unicode.ToUpper(key)))
+		}
+		b.do("type", press(input.KeyDown), press(input.KeyUp))
+	}
 }
+
+const (
+	screenElement   = "#console canvas"
+	terminalElement = ".xterm-helper-textarea"
+)
 
 // TestConsolePage opens the URL that kubectl prints in Chromium: the screen is there, keys arrive, a reboot is survived, and the end is
 // told.
@@ -170,7 +186,7 @@ func TestConsolePage(t *testing.T) {
 		t.Fatalf("the token stands in the address bar: %s", address)
 	}
 
-	b.keys("uptime")
+	b.keys(screenElement, "uptime")
 	typed := b.screenBecomes("what is typed is echoed by the guest", fresh)
 	b.picture("typed")
 
@@ -181,7 +197,9 @@ func TestConsolePage(t *testing.T) {
 	b.do("a reload needs no URL", chromedp.Reload())
 	b.state("connected", c.Namespace+"/web")
 
-	edit(t, c.World, instance, func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "now" })
+	edit(t, c.World, instance, func(i *v1alpha1.XenInstance) {
+		i.Spec.RestartToken, i.Spec.PowerOff = "now", &v1alpha1.PowerOff{Mode: v1alpha1.PowerOffHard}
+	})
 	c.WaitReady(t, instance)
 	b.state("connected", c.Namespace+"/web")
 	b.screenBecomes("the screen of the new boot is shown", typed)
@@ -201,7 +219,8 @@ func TestConsolePage(t *testing.T) {
 // TestConsolePageOnAPhone: the page is usable in a small window, and a console for looking takes no input.
 func TestConsolePageOnAPhone(t *testing.T) {
 	c, instance := newConsoleWorld(t)
-	b := newBrowser(t, 390, 780)
+	b := newBrowser(t, 800, 800)
+	b.do("be a phone", chromedp.EmulateViewport(390, 780, chromedp.EmulateMobile, chromedp.EmulateTouch))
 	b.do("open the URL", chromedp.Navigate(c.console("look", "  mode: ViewOnly")))
 	b.state("connected", c.Namespace+"/web")
 	fresh := b.screenBecomes("the guest's screen is shown", nil)
@@ -211,7 +230,7 @@ func TestConsolePageOnAPhone(t *testing.T) {
 	if wide {
 		t.Error("the page is wider than the window")
 	}
-	b.keys("rm -rf")
+	b.keys(screenElement, "rm -rf")
 	interactive := c.console("type", "")
 	other := newBrowser(t, 800, 600)
 	other.do("open the URL", chromedp.Navigate(interactive))
@@ -245,7 +264,7 @@ func TestTextConsolePage(t *testing.T) {
 	}
 	shows("web")
 	b.picture("connected")
-	b.do("type", chromedp.Focus(".xterm-helper-textarea", chromedp.ByQuery), chromedp.KeyEvent("hostname"))
+	b.keys(terminalElement, "hostname")
 	shows("hostname")
 	b.picture("typed")
 }

@@ -232,7 +232,7 @@ func (s *instanceScope) act(ctx context.Context) error {
 	}
 	if s.plan.Released {
 		var landed bool
-		if s.Outcome, landed = s.r.executor.Finish(ctx, s.run(), s.plan); landed {
+		if s.Outcome, landed = s.r.executor.Finish(ctx, s.run(ctx), s.plan); landed {
 			s.announceEnd()
 			s.letGo(ctx)
 		}
@@ -241,7 +241,7 @@ func (s *instanceScope) act(ctx context.Context) error {
 	if len(s.plan.Steps) > 0 {
 		reconcile.ObservePlan(kindInstance, s.plan.Steps[0].Name)
 	}
-	s.Outcome = s.r.executor.Do(ctx, s.run(), s.plan)
+	s.Outcome = s.r.executor.Do(ctx, s.run(ctx), s.plan)
 	if s.Deleting() && s.Outcome.Kind() == reconcile.KindWait {
 		s.Outcome = s.Outcome.Because(v1alpha1.ReasonDeleting, s.Outcome.Message())
 	}
@@ -250,13 +250,18 @@ func (s *instanceScope) act(ctx context.Context) error {
 }
 
 // run is what the acts of this pass work with.
-func (s *instanceScope) run() *instance.Run {
+func (s *instanceScope) run(ctx context.Context) *instance.Run {
 	return &instance.Run{
 		Facts: s.facts, Client: s.pool.Client, Now: s.r.runtime.Clock.Now(), Seed: s.seed,
 		Tasks:       poolTasks{s.pool, s.key()},
 		Sync:        func(ctx context.Context) error { return s.pool.CatchUp(ctx, catchUpTimeout) },
 		ClaimWriter: s.pool.ClaimWriter,
 		StepTaken: func(step string, err error, took time.Duration) {
+			if logger := ctrl.LoggerFrom(ctx); err != nil {
+				logger.Info("step failed", "operation", s.plan.Operation, "step", step, "error", err.Error())
+			} else {
+				logger.V(1).Info("step taken", "operation", s.plan.Operation, "step", step, "took", took.String())
+			}
 			outcome := reconcile.Done()
 			if err != nil {
 				outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)

@@ -21,8 +21,8 @@ var trashBlocks = []xenapi.VMOperation{xenapi.VMOperationStart, xenapi.VMOperati
 // trash keeps the VM for the pool's retention: halted, unable to start, under another name.
 var trash = Sequence{
 	{Name: "BlockStart", Holds: startBlocked, Act: blockStart},
-	{Name: "MarkTrashed", Holds: (*Facts).trashed, Act: markTrashed},
 	{Name: "RenameTrashed", Holds: trashNamed, Act: renameTrashed},
+	{Name: "MarkTrashed", Holds: (*Facts).trashed, Act: markTrashed}, // last: from now on only its uuid leads to it
 }
 
 // orphan takes our marks off and leaves the VM as it is; the VM's own go last, because they are how it is found.

@@ -81,7 +81,7 @@ func (f *Facts) candidates(v xencache.View, named string) []*VM {
 		}
 		vm := observeVM(v, f.Me.Installation, f.Me.Key, ref)
 		// A VM in the trash is found only by its uuid, a copy that somebody made is not ours.
-		trashed := vm.OtherConfig[xencache.MarkTrashedAt] != "" && !f.Me.Deleting
+		trashed := vm.OtherConfig[xencache.MarkTrashedAt] != ""
 		copied := vm.Marks.IsCopyOf(vm.UUID) && vm.Name != f.Me.MarkName()
 		if trashed || copied || !isInstanceVM(vm, f.Me) {
 			continue
