@@ -73,7 +73,9 @@ func TestQemuReadsWhatWeWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			qemuImg(t, "check", "-f", "qcow2", image)
-			qemuImg(t, "compare", "-f", "qcow2", "-F", "raw", image, raw)
+			if m.Len() < 1<<30 { // reading gigabytes of zeros shows nothing more than the check does
+				qemuImg(t, "compare", "-f", "qcow2", "-F", "raw", image, raw)
+			}
 		})
 	}
 }
