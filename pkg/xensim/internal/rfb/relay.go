@@ -9,11 +9,11 @@ import (
 )
 
 // Relay joins a viewer with a VNC server elsewhere until either leaves or the context ends. The address is host:port, or
-// unix: and the path of a socket. It closes both connections.
+// the absolute path of a unix socket, with or without unix: before it. It closes both connections.
 func Relay(ctx context.Context, viewer io.ReadWriteCloser, address string) error {
 	defer func() { _ = viewer.Close() }()
 	network := "tcp"
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+	if path := strings.TrimPrefix(address, "unix:"); path != address || strings.HasPrefix(path, "/") {
 		network, address = "unix", path
 	}
 	var dialer net.Dialer

@@ -308,8 +308,9 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestRelay(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+	for name, prefix := range map[string]string{"tcp": "", "unix": "unix:", "unix, bare path": ""} {
+		t.Run(name, func(t *testing.T) {
+			network, _, _ := strings.Cut(name, ",")
 			address := "127.0.0.1:0"
 			if network == "unix" {
 				address = filepath.Join(t.TempDir(), "vnc")
@@ -328,7 +329,7 @@ func TestRelay(t *testing.T) {
 			}()
 			target := listener.Addr().String()
 			if network == "unix" {
-				target = "unix:" + address
+				target = prefix + address
 			}
 			conn := serve(t, func(ctx context.Context, conn io.ReadWriteCloser) error { return rfb.Relay(ctx, conn, target) })
 			c := &client{t: t, conn: conn}
