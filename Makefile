@@ -11,7 +11,7 @@ GOLANGCI_LINT := bin/golangci-lint
 TEST_TIMEOUT ?= 40m
 # How long each fuzz target looks for new inputs in "make test".
 FUZZ_TIME ?= 10s
-SOAK_TIME ?= 1h
+SOAK_MINUTES ?= 60
 
 .PHONY: help demo test lint bench generate build soak fuzz install controlplane
 
@@ -43,11 +43,15 @@ bench: install controlplane ## the tables of the benchmarks and bin/bench.json; 
 generate: ## CRDs, deep copies, roles, the API reference and the XenAPI client from their sources
 	$(GENERATE)
 
-build: ## bin/kubexen, the operator
+build: ## bin/kubexen, the operator, and bin/kubectl-xen, the plug-in of kubectl
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kubexen .
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kubectl-xen ./cmd/kubectl-xen
 
-soak: install controlplane ## kill the manager again and again for SOAK_TIME (1h)
-	KUBEXEN_SOAK=$(SOAK_TIME) $(GO) test -timeout 0 -count 1 -run Soak -v ./controllers/...
+soak: install controlplane ## kill the manager after every action of every workflow, again and again for SOAK_MINUTES (60)
+	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		KUBEXEN_CRASH_EVERY_ACTION=1 $(GO) test -race -shuffle=on -count 1 -timeout 2h -run Crash ./controllers/... || exit 1; \
+	done
 
 install: ## the Debian packages that tests use
 	./hack/install.sh
