@@ -25,7 +25,7 @@ type group struct {
 	run   func(ctx context.Context, r *report) error
 }
 
-var groups = []group{wire}
+var groups = []group{wire, calls, console}
 
 func main() {
 	log.SetFlags(0)
@@ -35,6 +35,12 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if served, err := asGateway(ctx); served {
+		if err != nil {
+			log.Fatal("bench gateway: ", err)
+		}
+		return
+	}
 	if err := run(ctx, *out, *rounds, flag.Args()); err != nil {
 		log.Fatal("bench: ", err)
 	}
