@@ -13,6 +13,7 @@ gvnccapture     | gvncviewer      | a VNC client that nobody here wrote
 node            | nodejs          | the XenAPI client from npm
 npm             | npm             | the XenAPI client from npm
 chromium        | chromium        | the browser that console pages are tried in
+websockify      | websockify      | the relay that the gateway is measured against (make bench)
 openssl         | openssl         | opening encrypted console tokens as documented
 '
 
