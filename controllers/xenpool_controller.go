@@ -108,17 +108,25 @@ func (r *poolReconciler) observe(ctx context.Context, scope *reconcile.Scope[*v1
 			inventory := pool.TakeInventory(v, r.installation)
 			facts.Inventory = &inventory
 		})
-		facts.Orphans = pool.Orphans(facts.Inventory.Marked, r.exists(ctx))
+		facts.Orphans = pool.Orphans(facts.Inventory.Marked, r.exists(ctx, instances.Items))
 	}
 	return facts, nil
 }
 
-// exists tells whether the owner that a mark names lives. In doubt it does.
-func (r *poolReconciler) exists(ctx context.Context) func(xencache.Key) bool {
+// exists tells whether the owner that a mark names lives: as a rule one of the pool's instances, which are at hand. In
+// doubt it does.
+func (r *poolReconciler) exists(ctx context.Context, instances []v1alpha1.XenInstance) func(xencache.Key) bool {
+	living := make(map[xencache.Key]struct{}, len(instances))
+	for i := range instances {
+		living[xencache.Key{Kind: kindInstance, Namespace: instances[i].Namespace, Name: instances[i].Name}] = struct{}{}
+	}
 	return func(key xencache.Key) bool {
+		if _, lives := living[key]; lives {
+			return true
+		}
 		var owner client.Object
 		switch key.Kind {
-		case "XenInstance":
+		case kindInstance:
 			owner = &v1alpha1.XenInstance{}
 		case "XenImage":
 			owner = &v1alpha1.XenImage{}

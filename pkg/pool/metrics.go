@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 var (
@@ -26,7 +27,10 @@ var (
 	}, []string{"pool"})
 )
 
-func init() { metrics.Registry.MustRegister(calls, callDuration, connected) }
+func init() {
+	metrics.Registry.MustRegister(calls, callDuration, connected)
+	metrics.Registry.MustRegister(xencache.Collectors()...)
+}
 
 // observeCall counts one request. Classes and methods are those of the code, so the labels are bounded; error codes
 // come from the server and are not.

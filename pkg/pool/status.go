@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,7 +72,8 @@ func unusable(problem *Problem) reconcile.Outcome {
 	if problem.stalled() {
 		return reconcile.Terminal(problem.Reason, problem.Message)
 	}
-	return reconcile.Wait(problem.Reason, problem.Message)
+	// A pool that was silent for a while may answer again without anything having changed there: no event says so.
+	return reconcile.Wait(problem.Reason, problem.Message).After(livenessCheck)
 }
 
 // Report writes the status. What is not known now stays as it was last known.
@@ -109,9 +111,9 @@ func reportInventory(pool *v1alpha1.XenPool, f Facts) {
 	status.StorageRepositories = capped(i.StorageRepositories, v1alpha1.MaxReportedStorageRepositories)
 	status.Networks = capped(i.Networks, v1alpha1.MaxReportedNetworks)
 	status.Instances, status.UnmanagedInstances = i.Instances, i.Unmanaged
-	status.TrashCount = int32(len(i.Trash)) //nolint:gosec // far below the limit
+	status.TrashCount = int32(len(i.Trash))
 	status.Trash = trashStatus(i.Trash, pool.Spec.TrashRetention())
-	status.OrphanCount = int32(len(f.Orphans)) //nolint:gosec // far below the limit
+	status.OrphanCount = int32(len(f.Orphans))
 	status.Orphans = orphanStatus(f.Orphans)
 }
 
@@ -153,7 +155,7 @@ func (p Problem) answered() bool {
 // coordinatorURL shows the coordinator as an endpoint would name it.
 func coordinatorURL(pool *v1alpha1.XenPool, host string) string {
 	for _, endpoint := range pool.Spec.Endpoints {
-		if len(endpoint) >= 7 && endpoint[:7] == "http://" {
+		if strings.HasPrefix(endpoint, "http://") {
 			return "http://" + host
 		}
 	}

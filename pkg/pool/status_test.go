@@ -108,6 +108,13 @@ func TestJudgementOfAPool(t *testing.T) {
 	}
 }
 
+func TestAPoolThatWasSilentIsLookedAtAgain(t *testing.T) {
+	outcome := Judge(&v1alpha1.XenPool{}, Facts{Connection: State{Problem: &Problem{Reason: v1alpha1.ReasonPoolUnreachable}}})
+	if outcome.Deadline() == 0 {
+		t.Error("nothing would ever show that it answers again")
+	}
+}
+
 func TestTheStatusKeepsWhatWasLastKnown(t *testing.T) {
 	p := &v1alpha1.XenPool{Spec: v1alpha1.XenPoolSpec{Endpoints: []string{"https://10.0.0.1"}}}
 	host := v1alpha1.PoolHost{Name: "xs1", UUID: "u1", Enabled: true}

@@ -59,6 +59,7 @@ func (h *Handle) ClaimWriter(ctx context.Context) error {
 		return nil
 	case writerForeign:
 		return foreignWriter(h.Name, mark, h.Installation)
+	case writerFree:
 	case writerYielding:
 		if err := h.Client.Pool.RemoveFromOtherConfig(ctx, ref, xencache.MarkWriter); err != nil {
 			return fmt.Errorf("take over the writer mark of pool %s from %s: %w", h.Name, mark, err)
