@@ -216,7 +216,7 @@ func TestTenants(t *testing.T) {
 			cluster: []string{"list xenflavors", "list xenclusterimages"},
 		},
 		"an editor writes VMs and opens consoles": {
-			role: "edit", may: []string{"create xeninstances", "patch xeninstances", "delete xeninstances", "create xenimages", "create xenconsoles"},
+			role: "edit", may: []string{"create xeninstances", "patch xeninstances", "delete xeninstances", "create xenimages", "create xensnapshots", "create xenconsoles"},
 			mayNot:  []string{"patch xeninstances/status", "patch xenconsoles/status"},
 			cluster: []string{"list xenflavors"},
 		},

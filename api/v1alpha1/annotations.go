@@ -37,6 +37,8 @@ const (
 	FinalizerConsole = "kubexen.io/xenconsole"
 	// FinalizerImage keeps an image until the template that was made for it on its pool is gone.
 	FinalizerImage = "kubexen.io/xenimage"
+	// FinalizerSnapshot keeps a XenSnapshot until it is gone from the pool, and its upload as its deletionPolicy says.
+	FinalizerSnapshot = "kubexen.io/xensnapshot"
 	// FinalizerInstance keeps a XenInstance until its VM is dealt with as its deletionPolicy says.
 	FinalizerInstance = "kubexen.io/xeninstance"
 )

@@ -25,6 +25,11 @@ const (
 	// ConditionGuestReady of a XenInstance is True when the guest reports itself. It is no part of Ready.
 	ConditionGuestReady = "GuestReady"
 
+	// ConditionCaptured of a XenSnapshot is True once the point in time is taken. It stays True for good.
+	ConditionCaptured = "Captured"
+	// ConditionUploaded of a XenSnapshot is True once its copy is complete and verified. It stays True for good.
+	ConditionUploaded = "Uploaded"
+
 	// ConditionURLIssued of a XenConsole is True while it has a URL that opens.
 	ConditionURLIssued = "URLIssued"
 	// ConditionExpired of a XenConsole is True when it had a URL that opens no more.
@@ -216,6 +221,56 @@ const (
 	ReasonWaitingForAddress = "WaitingForAddress"
 	// ReasonNotRunning says the VM does not run, so its guest says nothing.
 	ReasonNotRunning = "NotRunning"
+)
+
+// Reasons of transfers between a pool and a store.
+const (
+	// ReasonImporting says the image is on its way to the pool.
+	ReasonImporting = "Importing"
+	// ReasonWaitingForTransfer says the pool has as many transfers as spec.limits.maxTransfersPerHost of the XenPool allows.
+	ReasonWaitingForTransfer = "WaitingForTransfer"
+	// ReasonStoreUnavailable says the store does not answer as it should; it is tried again.
+	ReasonStoreUnavailable = "StoreUnavailable"
+	// ReasonStoreRefused says the store refuses the request; the message holds its words.
+	ReasonStoreRefused = "StoreRefused"
+	// ReasonObjectNotFound says the store has no such object.
+	ReasonObjectNotFound = "ObjectNotFound"
+	// ReasonEndpointForbidden says the endpoint is no public address, and the administrator did not open it.
+	ReasonEndpointForbidden = "EndpointForbidden"
+	// ReasonInvalidCredentials says the Secret for the store lacks a key, or holds what cannot be read.
+	ReasonInvalidCredentials = "InvalidCredentials"
+	// ReasonChecksumMismatch says the bytes are not those that the checksum is of.
+	ReasonChecksumMismatch = "ChecksumMismatch"
+	// ReasonInvalidImage says the file is no image, or not of the format that the spec names.
+	ReasonInvalidImage = "InvalidImage"
+	// ReasonBackoffLimitExceeded says every attempt failed; the message holds the last error.
+	ReasonBackoffLimitExceeded = "BackoffLimitExceeded"
+	// ReasonDeadlineExceeded says deadlineSeconds is over.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
+)
+
+// Reasons of a XenSnapshot, and of what is made from one.
+const (
+	// ReasonCapturing says the point in time is being taken.
+	ReasonCapturing = "Capturing"
+	// ReasonCaptured says the point in time is taken.
+	ReasonCaptured = "Captured"
+	// ReasonUploading says the copy is on its way.
+	ReasonUploading = "Uploading"
+	// ReasonUploaded says the copy is complete and verified.
+	ReasonUploaded = "Uploaded"
+	// ReasonChainTooLong says the disk already has as many snapshots behind it as the pool can bear.
+	ReasonChainTooLong = "ChainTooLong"
+	// ReasonFormatUnsupported says the pool cannot write the format.
+	ReasonFormatUnsupported = "FormatUnsupported"
+	// ReasonSnapshotNotFound says the spec names no XenSnapshot.
+	ReasonSnapshotNotFound = "SnapshotNotFound"
+	// ReasonSnapshotNotReady says the XenSnapshot exists but cannot be used for this yet, or no more.
+	ReasonSnapshotNotReady = "SnapshotNotReady"
+	// ReasonSnapshotInUse says another XenSnapshot needs this one as its base.
+	ReasonSnapshotInUse = "SnapshotInUse"
+	// ReasonInvalidManifest says the manifest of the backup cannot be read, or does not fit its files.
+	ReasonInvalidManifest = "InvalidManifest"
 )
 
 // Reasons of a XenConsole.

@@ -4,10 +4,11 @@ import "time"
 
 // Defaults that stand in code because they depend on the source or sit below the top level of a spec.
 const (
-	DefaultSoftTimeout        = 300 * time.Second
-	DefaultPowerDriftGrace    = 30 * time.Second
-	DefaultTrashRetention     = 24 * time.Hour
-	DefaultMaxConcurrentTasks = 20
+	DefaultSoftTimeout         = 300 * time.Second
+	DefaultPowerDriftGrace     = 30 * time.Second
+	DefaultTrashRetention      = 24 * time.Hour
+	DefaultMaxConcurrentTasks  = 20
+	DefaultMaxTransfersPerHost = 2
 )
 
 // DesiredPowerState is the power state to keep the VM in; empty means it is left alone.
@@ -131,6 +132,33 @@ func (s *XenPoolSpec) TaskLimit() int {
 	}
 
 	return int(*s.Limits.MaxConcurrentTasks)
+}
+
+// TransferLimit is how many disks may be imported or exported at the same time through one host.
+func (s *XenPoolSpec) TransferLimit() int {
+	if s.Limits == nil || s.Limits.MaxTransfersPerHost == nil {
+		return DefaultMaxTransfersPerHost
+	}
+
+	return int(*s.Limits.MaxTransfersPerHost)
+}
+
+// DesiredFormat is the format that an upload has.
+func (d *SnapshotDestination) DesiredFormat() DiskFormat {
+	if d.Format == "" {
+		return DiskFormatVHD
+	}
+
+	return d.Format
+}
+
+// DesiredCompression is how an upload is compressed.
+func (d *SnapshotDestination) DesiredCompression() Compression {
+	if d.Compression == "" {
+		return CompressionNone
+	}
+
+	return d.Compression
 }
 
 // TrashRetention is how long a VM stays in the trash.

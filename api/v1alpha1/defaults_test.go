@@ -50,16 +50,18 @@ func TestWhatIsSetGoesBeforeDefaults(t *testing.T) {
 	check(t, "drift grace", spec.PowerDriftGrace(), 0)
 	check(t, "mismatch", spec.MismatchPolicy(), v1alpha1.MismatchApply)
 	pool := v1alpha1.XenPoolSpec{
-		Limits: &v1alpha1.PoolLimits{MaxConcurrentTasks: ptr.To[int32](3)},
+		Limits: &v1alpha1.PoolLimits{MaxConcurrentTasks: ptr.To[int32](3), MaxTransfersPerHost: ptr.To[int32](1)},
 		Trash:  &v1alpha1.PoolTrash{RetentionSeconds: ptr.To[int64](0)},
 	}
 	check(t, "tasks", pool.TaskLimit(), 3)
+	check(t, "transfers", pool.TransferLimit(), 1)
 	check(t, "trash", pool.TrashRetention(), 0)
 }
 
 func TestDefaultsOfPoolAndFlavor(t *testing.T) {
 	pool := v1alpha1.XenPoolSpec{}
 	check(t, "tasks", pool.TaskLimit(), 20)
+	check(t, "transfers", pool.TransferLimit(), 2)
 	check(t, "trash", pool.TrashRetention(), 24*time.Hour)
 	flavor := v1alpha1.XenFlavorSpec{VCPUs: 2, Memory: resource.MustParse("1Gi")}
 	check(t, "most VCPUs", flavor.VCPUsMax(), 2)
@@ -68,6 +70,15 @@ func TestDefaultsOfPoolAndFlavor(t *testing.T) {
 	check(t, "most VCPUs", flavor.VCPUsMax(), 4)
 	check(t, "memory", flavor.MemoryBytes(), 1<<30)
 	check(t, "most memory", flavor.MaxMemoryBytes(), 2<<30)
+}
+
+func TestDefaultsOfSnapshots(t *testing.T) {
+	destination := v1alpha1.SnapshotDestination{}
+	check(t, "format", destination.DesiredFormat(), v1alpha1.DiskFormatVHD)
+	check(t, "compression", destination.DesiredCompression(), v1alpha1.CompressionNone)
+	destination = v1alpha1.SnapshotDestination{Format: v1alpha1.DiskFormatRaw, Compression: v1alpha1.CompressionZstd}
+	check(t, "format", destination.DesiredFormat(), v1alpha1.DiskFormatRaw)
+	check(t, "compression", destination.DesiredCompression(), v1alpha1.CompressionZstd)
 }
 
 func TestGates(t *testing.T) {

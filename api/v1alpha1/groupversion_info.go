@@ -21,6 +21,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&XenImage{}, &XenImageList{},
 		&XenClusterImage{}, &XenClusterImageList{},
 		&XenInstance{}, &XenInstanceList{},
+		&XenSnapshot{}, &XenSnapshotList{},
 		&XenConsole{}, &XenConsoleList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)

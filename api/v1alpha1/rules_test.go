@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -95,7 +96,9 @@ var ruleCases = map[string]map[string][]ruleCase{
 				refuse: `spec: {source: {templateName: null, templateUUID: 06fda4a9-93be-c816-cffc-cf4852227f3b}}`,
 			},
 		},
-		"flavorRef is required unless source.existing names a VM": {
+		"flavorRef is required unless source is existing, snapshotRef or backup, which have a size of their own": {
+			{object: "xeninstance-backup-http", accept: `spec: {flavorRef: null}`, refuse: `spec: {flavorRef: null, source: {backup: null, templateName: a}}`},
+			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {snapshotRef: null, templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {flavorRef: {name: other}}`, refuse: `spec: {flavorRef: null}`},
 			{object: "xeninstance-existing", update: true, accept: `spec: {flavorRef: {name: medium}}`, refuse: `spec: {source: {existing: null, templateName: a}}`},
 		},
@@ -111,7 +114,17 @@ var ruleCases = map[string]map[string][]ruleCase{
 		"the name of a XenInstance has at most 63 characters: it is the guest's host name": {
 			{object: "xeninstance-iso", accept: `metadata: {name: ` + strings.Repeat("a", 63) + `}`, refuse: `metadata: {name: ` + strings.Repeat("a", 64) + `}`},
 		},
-		"exactly one source must be set: imageRef, templateName, templateUUID, iso or existing": {
+		"exactly one of s3 and http must be set": {
+			{object: "xeninstance-backup-http", accept: `spec: {source: {backup: {manifestSHA256: "` + digits(64) + `"}}}`, refuse: `spec: {source: {backup: {http: null}}}`},
+		},
+		s3EndpointRule: {
+			{object: "xeninstance-backup-s3", accept: `spec: {source: {backup: {s3: {endpoint: "https://a/"}}}}`, refuse: `spec: {source: {backup: {s3: {endpoint: "https://a#b"}}}}`},
+		},
+		urlRule: {
+			{object: "xeninstance-backup-http", accept: `spec: {source: {backup: {http: {url: "https://a/manifest.json"}}}}`, refuse: `spec: {source: {backup: {http: {url: "ftp://a/b"}}}}`},
+		},
+		"exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, backup, iso or existing": {
+			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: null, templateName: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: {name: a}}}`, refuse: `spec: {source: {iso: null}}`},
 		},
@@ -169,8 +182,8 @@ var ruleCases = map[string]map[string][]ruleCase{
 		},
 		"a metaData key has at most 253 characters": {
 			{
-				object: "xeninstance", accept: `spec: {bootstrap: {metaData: {"` + strings.Repeat("k", 253) + `": b}}}`,
-				refuse: `spec: {bootstrap: {metaData: {"` + strings.Repeat("k", 254) + `": b}}}`,
+				object: "xeninstance", accept: `spec: {bootstrap: {metaData: {"` + long(253) + `": b}}}`,
+				refuse: `spec: {bootstrap: {metaData: {"` + long(254) + `": b}}}`,
 			},
 		},
 		"exactly one of secretKeyRef and configMapKeyRef must be set": {
@@ -199,8 +212,13 @@ func quantityCases(object, field, least, most string) []ruleCase {
 	}
 }
 
+func long(length int) string { return strings.Repeat("k", length) }
+
+func digits(count int) string { return strings.Repeat("0", count) }
+
 func imageCases(object string) map[string][]ruleCase {
-	return map[string][]ruleCase{
+	cases := fileCases(object)
+	maps.Copy(cases, map[string][]ruleCase{
 		"an image is immutable: make a new one": {
 			{object: object, update: true, accept: `metadata: {annotations: {a: b}}`, refuse: `spec: {minMemory: 2Gi}`},
 		},
@@ -215,8 +233,9 @@ func imageCases(object string) map[string][]ruleCase {
 			{object: object, accept: `spec: {firmware: BIOS, secureBoot: false}`, refuse: `spec: {firmware: BIOS, secureBoot: true}`},
 			{object: object, accept: `spec: {firmware: null, secureBoot: null}`, refuse: `spec: {firmware: null, secureBoot: true}`},
 		},
-		"exactly one source must be set: existing": {
+		"exactly one source must be set: existing, http, s3, glance or snapshot": {
 			{object: object, accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {existing: null}}`},
+			{object: object + "-s3", accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {http: {url: "https://a/b"}}, checksum: {algorithm: SHA256, value: "` + digits(64) + `"}}`},
 		},
 		"exactly one of templateUUID and vdiUUID must be set": {
 			{object: object, accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {existing: {vdiUUID: null}}}`},
@@ -230,7 +249,9 @@ func imageCases(object string) map[string][]ruleCase {
 			{object: object, accept: `spec: {minMemory: 16Mi}`, refuse: `spec: {minMemory: 15Mi}`},
 			{object: object, accept: `spec: {minMemory: 32Ti}`, refuse: `spec: {minMemory: 33Ti}`},
 		},
-	}
+	})
+
+	return cases
 }
 
 // TestEveryRuleHasACase fails for a rule in a CRD that no case shows, and for a case whose rule is gone.

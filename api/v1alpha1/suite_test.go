@@ -36,7 +36,7 @@ func loadObject(t testing.TB, name, namespace string) *unstructured.Unstructured
 }
 
 func namespaced(kind string) bool {
-	return kind == "XenInstance" || kind == "XenImage" || kind == "XenConsole"
+	return kind == "XenInstance" || kind == "XenImage" || kind == "XenSnapshot" || kind == "XenConsole"
 }
 
 func deleteAfterwards(t *testing.T, environment *testkit.Environment, object *unstructured.Unstructured) {

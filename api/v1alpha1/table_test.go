@@ -27,7 +27,7 @@ func TestTables(t *testing.T) {
 	namespace := environment.Namespace(t)
 	for kind, resource := range map[string]string{
 		"XenPool": "xenpools", "XenFlavor": "xenflavors", "XenImage": "xenimages",
-		"XenClusterImage": "xenclusterimages", "XenInstance": "xeninstances", "XenConsole": "xenconsoles",
+		"XenClusterImage": "xenclusterimages", "XenInstance": "xeninstances", "XenSnapshot": "xensnapshots", "XenConsole": "xenconsoles",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			storedWithStatus(t, environment, loadObject(t, strings.ToLower(kind), namespace))
@@ -111,7 +111,8 @@ func TestKubectlKnowsTheKinds(t *testing.T) {
 	environment := testkit.Start(t)
 	resources := environment.Kubectl(t, "api-resources", "--categories=xen", "--no-headers")
 	for short, kind := range map[string]string{
-		"xpool": "XenPool", "xfl": "XenFlavor", "ximg": "XenImage", "xcimg": "XenClusterImage", "xi": "XenInstance", "xcon": "XenConsole",
+		"xpool": "XenPool", "xfl": "XenFlavor", "ximg": "XenImage", "xcimg": "XenClusterImage", "xi": "XenInstance", "xsnap": "XenSnapshot",
+		"xcon": "XenConsole",
 	} {
 		if !strings.Contains(resources, " "+short+" ") || !strings.Contains(resources, kind) {
 			t.Errorf("category xen has no %s with short name %s:\n%s", kind, short, resources)

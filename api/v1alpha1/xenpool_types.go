@@ -266,6 +266,12 @@ type PoolLimits struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=256
 	MaxConcurrentTasks *int32 `json:"maxConcurrentTasks,omitempty"`
+
+	// maxTransfersPerHost is how many disks are imported or exported at the same time through one host, 1 to 16. Default: 2.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16
+	MaxTransfersPerHost *int32 `json:"maxTransfersPerHost,omitempty"`
 }
 
 // PoolTrash is what becomes of deleted instances.

@@ -13,7 +13,7 @@ import (
 )
 
 // readingOrder is the order of the kinds on the page: from what an administrator prepares to what users write.
-var readingOrder = []string{"XenPool", "XenFlavor", "XenClusterImage", "XenImage", "XenInstance", "XenConsole"}
+var readingOrder = []string{"XenPool", "XenFlavor", "XenClusterImage", "XenImage", "XenInstance", "XenSnapshot", "XenConsole"}
 
 // finishCRDs rewrites the CRDs of a directory with joined descriptions and returns them in reading order. A kind that
 // readingOrder does not know comes last.
