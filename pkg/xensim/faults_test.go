@@ -166,7 +166,8 @@ func TestDeadHostAndCoordinatorChange(t *testing.T) {
 	p, client := newTestPool(t, Options{ClockScale: 1000})
 	member := strings.Replace(client.url, "127.0.0.1", "127.0.0.2", 1)
 	_, err := newTestClient(t, member).raw("session.login_with_password", "root", "secret")
-	if failed, ok := err.(*apiError); !ok || failed.Code != "HOST_IS_SLAVE" || failed.Params[0] != "127.0.0.1" {
+	var failed *apiError
+	if !errors.As(err, &failed) || failed.Code != "HOST_IS_SLAVE" || failed.Params[0] != "127.0.0.1" {
 		t.Fatalf("a member answers %v", err)
 	}
 	second := client.one("host", "xs2")

@@ -27,8 +27,6 @@ func registerHost(p *Pool) {
 	p.Handle("host.get_server_localtime", now)
 	p.Handle("host.list_methods", func(*xapi.Call) (any, error) { return nil, xapi.Fail("NOT_IMPLEMENTED", "list_method") })
 	p.Handle("host.call_plugin", hostCallPlugin)
-	p.Handle("host.disable", func(c *xapi.Call) (any, error) { return nil, setHostEnabled(c, false) })
-	p.Handle("host.enable", func(c *xapi.Call) (any, error) { return nil, setHostEnabled(c, true) })
 	p.Handle("host.get_management_interface", hostManagementInterface)
 	p.Handle("host.dmesg", func(*xapi.Call) (any, error) { return "", nil })
 	p.Handle("host.get_log", func(*xapi.Call) (any, error) { return "", nil })
@@ -63,13 +61,6 @@ func hostCallPlugin(c *xapi.Call) (any, error) {
 		parts = append(parts, "'"+key+"': '"+args[key]+"'")
 	}
 	return "rig:" + c.Str("fn") + ":{" + strings.Join(parts, ", ") + "}", nil
-}
-
-// setHostEnabled lets a host take VMs, or no more.
-func setHostEnabled(c *xapi.Call, enabled bool) error {
-	c.Set("host", c.Self(), db.Fields{"enabled": enabled})
-	c.Refresh("host", c.Self())
-	return nil
 }
 
 func hostManagementInterface(c *xapi.Call) (any, error) {

@@ -205,20 +205,24 @@ func (c *comparison) bodies(e *exchange, recorded, actual string) {
 		c.archives(recorded, actual)
 		return
 	}
+	if strings.HasPrefix(recorded, `{"jsonrpc"`) {
+		c.answers("jsonrpc", recorded, actual)
+		return
+	}
 	if e.Protocol == "http" || e.Response.Status != 200 {
 		c.text("body", recorded, actual)
 		return
 	}
-	c.answers(e, recorded, actual)
+	c.answers(strings.TrimSuffix(e.Protocol, "1"), recorded, actual)
 }
 
-func (c *comparison) answers(e *exchange, recorded, actual string) {
-	want, err := parseAnswer(strings.TrimSuffix(e.Protocol, "1"), recorded)
+func (c *comparison) answers(protocol, recorded, actual string) {
+	want, err := parseAnswer(protocol, recorded)
 	if err != nil {
 		c.text("body", recorded, actual)
 		return
 	}
-	got, err := parseAnswer(strings.TrimSuffix(e.Protocol, "1"), actual)
+	got, err := parseAnswer(protocol, actual)
 	switch {
 	case err != nil:
 		c.differ("body", "cannot be read: %v", err)
@@ -531,18 +535,55 @@ func keyOf(v any) string {
 	return fmt.Sprint(v)
 }
 
+// structs compares arrays of structs: what is most alike belongs together, and the surest pairs are found first, since
+// they tell what the others' references mean.
 func (c *comparison) structs(path string, recorded, actual []any) {
-	left := slices.Clone(actual)
-	for _, v := range recorded {
-		best, bestScore := -1, -1
-		for i, candidate := range left {
-			if score := c.ids.eventLikeness(v, candidate); score > bestScore {
-				best, bestScore = i, score
+	type match struct{ r, a, score int }
+	partner, taken := map[int]int{}, map[int]bool{}
+	for _, least := range []int{15000, 0} {
+		var matches []match
+		for r := range recorded {
+			for a := range actual {
+				if _, done := partner[r]; done || taken[a] || !sameKind(recorded[r], actual[a]) {
+					continue
+				}
+				if score := c.ids.eventLikeness(recorded[r], actual[a]); score >= least {
+					matches = append(matches, match{r, a, score})
+				}
 			}
 		}
-		c.values(path+"["+c.ids.actual(keyOf(v))+"]", v, left[best])
-		left = slices.Delete(left, best, best+1)
+		slices.SortStableFunc(matches, func(x, y match) int { return y.score - x.score })
+		for _, m := range matches {
+			if _, done := partner[m.r]; done || taken[m.a] {
+				continue
+			}
+			partner[m.r], taken[m.a] = m.a, true
+			c.ids.pairMembers(recorded[m.r], actual[m.a])
+			c.ids.pairMembers(snapshotOf(recorded[m.r]), snapshotOf(actual[m.a]))
+		}
 	}
+	for r, v := range recorded {
+		a, ok := partner[r]
+		if !ok {
+			c.differ(path, "%s has no partner", keyOf(v))
+			continue
+		}
+		c.values(path+"["+c.ids.actual(keyOf(v))+"]", v, actual[a])
+	}
+}
+
+// sameKind says whether two events are of the same class and operation; other structs always are of one kind.
+func sameKind(recorded, actual any) bool {
+	r, okR := recorded.(object)
+	a, okA := actual.(object)
+	return !okR || !okA || r["class"] == a["class"] && r["operation"] == a["operation"]
+}
+
+func snapshotOf(v any) any {
+	if o, ok := v.(object); ok {
+		return o["snapshot"]
+	}
+	return nil
 }
 
 func (m *mapping) eventLikeness(recorded, actual any) int {

@@ -3,6 +3,7 @@ package xensim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -111,8 +112,8 @@ func (c *testClient) must(method string, params ...any) any {
 func (c *testClient) failure(method string, params ...any) string {
 	c.t.Helper()
 	v, err := c.call(method, params...)
-	failed, ok := err.(*apiError)
-	if !ok {
+	var failed *apiError
+	if !errors.As(err, &failed) {
 		c.t.Fatalf("%s: %v, %v instead of an error code", method, v, err)
 	}
 	return failed.Code
@@ -126,20 +127,6 @@ func (c *testClient) one(class, name string) string {
 		c.t.Fatalf("%d objects of class %s named %q", len(refs), class, name)
 	}
 	return refs[0].(string)
-}
-
-// waitTask waits until a task is done and gives its record.
-func (c *testClient) waitTask(ref string) map[string]any {
-	c.t.Helper()
-	token := ""
-	for {
-		record := c.must("task.get_record", ref).(map[string]any)
-		if record["status"] != "pending" && record["status"] != "cancelling" {
-			return record
-		}
-		batch := c.must("event.from", []string{"task/" + ref}, token, 5.0).(map[string]any)
-		token = batch["token"].(string)
-	}
 }
 
 // waitASecond is an operation that only takes time.

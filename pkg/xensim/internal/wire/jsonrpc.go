@@ -234,9 +234,12 @@ func parseJSON(body []byte) (any, error) {
 // yojsonError tells where reading stopped in the words of the real server as far as its callers can depend on them.
 func yojsonError(body []byte, _ error) error {
 	if body[0] == '<' {
-		end := min(len(body), 34)
+		end := len(body)
+		if i := bytes.Index(body, []byte("<methodCall>")); i >= 0 {
+			end = i + len("<methodCall>")
+		}
 		return &ParseError{fmt.Sprintf("Yojson.Json_error(%s)", ocamlQuote(fmt.Sprintf(
-			"Line 1, bytes 1-%d:\nExpected string or identifier but found '%s'", end, strings.TrimPrefix(string(body[:end+1][1:]), "<"))))}
+			"Line 1, bytes 1-%d:\nExpected string or identifier but found '%s'", end, body[1:end])))}
 	}
 	if utf8.Valid(body) {
 		return &ParseError{fmt.Sprintf("Yojson.Json_error(%s)", ocamlQuote(fmt.Sprintf(

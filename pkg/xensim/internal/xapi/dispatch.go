@@ -171,7 +171,7 @@ func (p *Pool) runSync(ctx context.Context, c *Call) (any, error) {
 		c.Task = "DummyRef:|" + NewUUID() + "|" + c.Message.FullName()
 		return p.guarded(c)
 	}
-	c.Task = p.newTask(c.Message.FullName(), "", c.Session, cancel)
+	c.Task = p.newTask(c.Message.FullName(), "", cancel)
 	result, err := p.guarded(c)
 	p.dropTask(c.Task)
 	return result, err

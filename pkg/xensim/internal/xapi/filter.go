@@ -145,7 +145,7 @@ func (p *filterParser) term() (func(db.Record) string, bool) {
 	if f == nil {
 		return nil, false
 	}
-	return func(r db.Record) string { return textOf(f, r.Get(f.Name)) }, true
+	return func(r db.Record) string { return textOf(r.Get(f.Name)) }, true
 }
 
 // field finds a field by its name in the database.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kubexen/kubexen/pkg/xensim/internal/datamodel"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/wire"
 )
@@ -119,7 +118,7 @@ func (p *Pool) recordsWhere(class, expr string) (any, error) {
 }
 
 // textOf writes a value as the database keeps it, for comparison in filters.
-func textOf(f *datamodel.Field, v any) string {
+func textOf(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v

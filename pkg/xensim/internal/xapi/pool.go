@@ -25,12 +25,11 @@ type Pool struct {
 	seen    int64         // generation that waiters were last told of
 	changed chan struct{} // closed at the next change
 
-	handlers  map[string]Handler
-	refresh   map[string]func(*Pool, string)
-	sessions  map[string]*session
-	tasks     map[string]*task
-	messages  messageStore
-	lastAsync chan struct{} // closed when the call that came last has begun
+	handlers map[string]Handler
+	refresh  map[string]func(*Pool, string)
+	sessions map[string]*session
+	tasks    map[string]*task
+	messages messageStore
 
 	cancellable map[string]bool // messages whose tasks may be cancelled from the start
 

@@ -27,7 +27,7 @@ type task struct {
 
 func registerTasks(p *Pool) {
 	p.Handle("task.create", func(c *Call) (any, error) {
-		ref := c.newTask(c.Str("label"), c.Str("description"), c.Session, nil)
+		ref := c.newTask(c.Str("label"), c.Str("description"), nil)
 		return ref, nil
 	})
 	p.Handle("task.destroy", taskDestroy)
@@ -55,7 +55,7 @@ func registerTasks(p *Pool) {
 }
 
 // newTask adds a pending task to the database.
-func (p *Pool) newTask(label, description, session string, cancel context.CancelCauseFunc) string {
+func (p *Pool) newTask(label, description string, cancel context.CancelCauseFunc) string {
 	p.collectTasks()
 	ref := p.Create("task", db.Fields{"name_label": label, "name_description": description, "created": p.Now(),
 		"finished": db.Epoch, "status": "pending", "resident_on": p.Coordinator(), "type": "<none/>",
@@ -74,7 +74,7 @@ func (p *Pool) dropTask(ref string) {
 func (p *Pool) startAsync(c *Call, label string) string {
 	ctx, cancel := p.within(context.Background())
 	c.ctx = ctx
-	c.Task = p.newTask(label, "", c.Session, cancel)
+	c.Task = p.newTask(label, "", cancel)
 	if p.cancellable[c.Message.FullName()] {
 		c.Cancellable(true)
 	}
@@ -147,7 +147,7 @@ func failureOf(err error) *Error {
 }
 
 // BeginTask takes over a task that a client made for an HTTP transfer, or makes one.
-func (p *Pool) BeginTask(ref, label, session string, cancel context.CancelCauseFunc) string {
+func (p *Pool) BeginTask(ref, label, _ string, cancel context.CancelCauseFunc) string {
 	if p.db.Get("task", ref).Exists() {
 		if p.tasks[ref] == nil {
 			p.tasks[ref] = &task{}
@@ -156,7 +156,7 @@ func (p *Pool) BeginTask(ref, label, session string, cancel context.CancelCauseF
 		p.Set("task", ref, db.Fields{"allowed_operations": []string{"cancel"}})
 		return ref
 	}
-	return p.newTask(label, "", session, cancel)
+	return p.newTask(label, "", cancel)
 }
 
 // Progress sets how far the call's task is, from 0 to 1.
