@@ -254,7 +254,7 @@ func (s *instanceScope) run(ctx context.Context) *instance.Run {
 	return &instance.Run{
 		Facts: s.facts, Client: s.pool.Client, Now: s.r.runtime.Clock.Now(), Seed: s.seed,
 		Tasks:       poolTasks{s.pool, s.key()},
-		Sync:        func(ctx context.Context) error { return s.pool.CatchUp(ctx, catchUpTimeout) },
+		Sync:        s.catchUp,
 		ClaimWriter: s.pool.ClaimWriter,
 		StepTaken: func(step string, err error, took time.Duration) {
 			if logger := ctrl.LoggerFrom(ctx); err != nil {
@@ -269,6 +269,14 @@ func (s *instanceScope) run(ctx context.Context) *instance.Run {
 			reconcile.ObserveStep(kindInstance, step, outcome, took)
 		},
 	}
+}
+
+// catchUp waits until the pool's objects in memory are as new as this moment; anew reads all of them again.
+func (s *instanceScope) catchUp(ctx context.Context, anew bool) error {
+	if anew {
+		s.pool.Cache.Doubt()
+	}
+	return s.pool.CatchUp(ctx, catchUpTimeout)
 }
 
 // report writes the status that follows from facts, plan and outcome.

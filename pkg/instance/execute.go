@@ -26,8 +26,9 @@ type Run struct {
 	Now time.Time
 	// Tasks are the pool's tasks.
 	Tasks Tasks
-	// Sync returns when everything that has happened on the pool up to now has been seen; for unknown outcomes.
-	Sync func(context.Context) error
+	// Sync returns when everything that has happened on the pool up to now has been seen; for unknown outcomes. With
+	// anew everything is read again: events are missing.
+	Sync func(ctx context.Context, anew bool) error
 	// ClaimWriter makes sure, before the first write, that no other installation writes to the pool.
 	ClaimWriter func(context.Context) error
 	// StepTaken is called with every step taken, for metrics.
@@ -76,11 +77,19 @@ type flight struct {
 	since time.Time
 	// unknown says that the call's outcome is unknown, so the pool must be looked at anew before anything is repeated.
 	unknown bool
+	// seen says that the task was among those of the pool, so that its absence now means its end.
+	seen bool
+	// asked is when the pool was last asked for the task's state.
+	asked time.Time
+	// overtaken is a task that this one has put an end to.
+	overtaken xenapi.TaskRef
 }
 
 const (
 	// echoTimeout is how long the effect of a call may take to come back as an event before it is asked for.
 	echoTimeout = 10 * time.Second
+	// taskDoubt is how long a task may go on without a word before the pool is asked whether it still does.
+	taskDoubt = 20 * time.Second
 	// rememberTasks is how many tasks of ours are told apart from others' at least.
 	rememberTasks = 4096
 	// atOnce is a deadline that is due.
@@ -163,7 +172,11 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	task, err := step.Act(ctx, r)
 	r.StepTaken(step.Name, err, e.clock.Since(began))
 	if task != "" && err == nil {
-		e.set(r.Me.Key, &flight{step: step.key(), task: task, since: began})
+		next := &flight{step: step.key(), task: task, since: began}
+		if current := e.flight(r.Me.Key); current != nil {
+			next.overtaken = current.task
+		}
+		e.set(r.Me.Key, next)
 		r.Tasks.Follow(task)
 		return inFlight(plan, step.Name)
 	}
@@ -227,7 +240,7 @@ func (e *Executor) land(ctx context.Context, r *Run, plan Plan) (reconcile.Outco
 
 // lookAgain waits until the memory of the pool is as new as this moment. The facts of this pass are older, so it ends.
 func (e *Executor) lookAgain(ctx context.Context, r *Run, plan Plan, current *flight) (reconcile.Outcome, bool) {
-	if err := r.Sync(ctx); err != nil {
+	if err := r.Sync(ctx, !current.unknown); err != nil {
 		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "look again")), true
 	}
 	e.clear(r.Me.Key)
@@ -239,23 +252,22 @@ func (e *Executor) lookAgain(ctx context.Context, r *Run, plan Plan, current *fl
 func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *flight) (reconcile.Outcome, bool) {
 	state := r.Tasks.State(current.task)
 	switch {
-	case !state.Seen && e.clock.Since(current.since) < echoTimeout:
+	case !state.Seen && !current.seen && e.clock.Since(current.since) < echoTimeout:
 		return inFlight(plan, current.step).After(echoTimeout).Join(plan.deadline()), true
 	case !state.Seen: // the pool has forgotten it, a restarted toolstack for instance: the objects must tell
 		return e.lookAgain(ctx, r, plan, current)
 	case !state.Over:
-		if len(plan.Steps) > 0 && plan.Steps[0].Overtakes == current.step {
-			e.clear(r.Me.Key)
-			return reconcile.Done(), false
-		}
-		if len(plan.Steps) == 0 && !plan.Outcome.IsDone() {
-			return plan.Outcome, true // what it is waited for in vain is said, the task goes on
-		}
-		return inFlight(plan, current.step).Join(plan.deadline()), true
+		current.seen = true
+		return e.awaitTask(ctx, r, plan, current)
 	}
 	e.clear(r.Me.Key)
-	if err := r.Client.Task.Destroy(ctx, current.task); err != nil && !isGone(err) {
-		return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "tidy up after %s", current.step)), true
+	for _, task := range []xenapi.TaskRef{current.overtaken, current.task} {
+		if task.IsNull() {
+			continue
+		}
+		if err := r.Client.Task.Destroy(ctx, task); err != nil && !isGone(err) {
+			return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "tidy up after %s", current.step)), true
+		}
 	}
 	if state.Err != nil {
 		return failed(ctx, r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
@@ -266,6 +278,32 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 		return inFlight(plan, current.step).After(echoTimeout).Join(plan.deadline()), true
 	}
 	return reconcile.Done(), false
+}
+
+// awaitTask waits for a task that goes on, as far as events tell. Now and then the pool itself is asked: if it knows
+// better, events are missing.
+func (e *Executor) awaitTask(ctx context.Context, r *Run, plan Plan, current *flight) (reconcile.Outcome, bool) {
+	if len(plan.Steps) > 0 && plan.Steps[0].Overtakes != "" && plan.Steps[0].Overtakes == current.step {
+		return reconcile.Done(), false
+	}
+	if current.asked.IsZero() {
+		current.asked = current.since
+	}
+	left := taskDoubt - e.clock.Since(current.asked)
+	if left <= 0 {
+		left, current.asked = taskDoubt, e.clock.Now()
+		status, err := r.Client.Task.GetStatus(ctx, current.task)
+		if isGone(err) || (err == nil && status != xenapi.TaskStatusPending && status != xenapi.TaskStatusCancelling) {
+			if err := r.Sync(ctx, true); err != nil {
+				return reconcile.Retry(v1alpha1.ReasonRetrying, r.doing(err, "look again")), true
+			}
+			left = atOnce
+		}
+	}
+	if len(plan.Steps) == 0 && !plan.Outcome.IsDone() {
+		return plan.Outcome.After(left), true // what is waited for in vain is said, the task goes on
+	}
+	return inFlight(plan, current.step).After(left).Join(plan.deadline()), true
 }
 
 func (e *Executor) flight(key xencache.Key) *flight {

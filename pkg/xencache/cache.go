@@ -50,6 +50,7 @@ type Cache struct {
 	synced   bool
 	lastSeen time.Time
 	wroteAt  time.Time // of the earliest write that no change has followed yet
+	doubted  bool      // events are missing: read everything anew
 
 	watch watches
 }
@@ -129,6 +130,23 @@ func (c *Cache) CatchUp(ctx context.Context, d time.Duration, inject func(ctx co
 		return err
 	}
 	return c.Wait(ctx, d, func(View) bool { return generation(c.token) >= generation(token) })
+}
+
+// Doubt has everything read anew with the next answer: somebody knows of a change that no event has told. CatchUp brings
+// that answer about, and waits for it.
+func (c *Cache) Doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubted = true
+}
+
+// takeDoubt reports, once, whether the cache is to be read anew.
+func (c *Cache) takeDoubt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	doubted := c.doubted
+	c.doubted = false
+	return doubted
 }
 
 // WakeOnTask queues key once the task has ended or is gone.

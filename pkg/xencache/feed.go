@@ -70,6 +70,9 @@ func (f *feed) step(ctx context.Context) error {
 	if generation(answer.Token) < generation(f.token) {
 		return f.readAll(ctx, "token went back")
 	}
+	if f.cache.takeDoubt() {
+		return f.readAll(ctx, "events missing")
+	}
 	f.token = answer.Token
 	f.cache.update(answer.Token, func(b *batch) {
 		for _, e := range answer.Events {
