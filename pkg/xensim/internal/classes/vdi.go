@@ -44,6 +44,7 @@ func (w *World) registerVDI() {
 	w.handle("VDI.enable_cbt", func(c *xapi.Call) error { return w.vdiSetCBT(c, "enable_cbt", true) })
 	w.handle("VDI.disable_cbt", func(c *xapi.Call) error { return w.vdiSetCBT(c, "disable_cbt", false) })
 	w.handle("VDI.data_destroy", w.vdiDataDestroy)
+	w.Handle("VDI.list_changed_blocks", w.vdiListChangedBlocks)
 	w.Handle("VDI.get_nbd_info", func(*xapi.Call) (any, error) { return []any{}, nil }) // no network offers NBD
 	w.Handle("VDI.read_database_pool_uuid", func(*xapi.Call) (any, error) { return "", nil })
 	w.Handle("VDI.open_database", func(c *xapi.Call) (any, error) {
@@ -310,7 +311,7 @@ func (w *World) branchVDI(ref string, snapshot bool) (string, error) {
 		fields[name] = vdi.Get(name)
 	}
 	if snapshot {
-		fields["snapshot_of"] = ref
+		fields["snapshot_of"], fields["cbt_enabled"] = ref, vdi.Get("cbt_enabled")
 	}
 	copied := w.Create("VDI", fields)
 	w.measureVDI(copied)
@@ -380,30 +381,6 @@ func (w *World) vdiSetOnBoot(c *xapi.Call) error {
 	}
 	return w.onStorage(c, w.text("VDI", vdi, "SR"), "vdi_set_on_boot", vdi, "set_on_boot", func() error {
 		w.Set("VDI", vdi, db.Fields{"on_boot": c.Str("value")})
-		return nil
-	})
-}
-
-func (w *World) vdiSetCBT(c *xapi.Call, operation string, enabled bool) error {
-	vdi := c.Self()
-	return w.onStorage(c, w.text("VDI", vdi, "SR"), "vdi_"+operation, vdi, operation, func() error {
-		w.Set("VDI", vdi, db.Fields{"cbt_enabled": enabled})
-		return nil
-	})
-}
-
-// vdiDataDestroy drops a snapshot's bytes and leaves the record of what changed.
-func (w *World) vdiDataDestroy(c *xapi.Call) error {
-	vdi := c.Self()
-	return w.onStorage(c, w.text("VDI", vdi, "SR"), "vdi_data_destroy", vdi, "data_destroy", func() error {
-		r := w.DB().Get("VDI", vdi)
-		if len(r.Strs("VBDs")) > 0 {
-			return xapi.Fail("VDI_IN_USE", vdi, "data_destroy")
-		}
-		if err := w.disks.Destroy(r.Str("uuid")); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
-			return fmt.Errorf("drop the data of disk %s: %w", r.Str("uuid"), err)
-		}
-		w.Set("VDI", vdi, db.Fields{"type": "cbt_metadata", "physical_utilisation": int64(0)})
 		return nil
 	})
 }

@@ -1,6 +1,7 @@
 package classes
 
 import (
+	"encoding/base64"
 	"slices"
 	"testing"
 	"time"
@@ -107,19 +108,19 @@ func TestCopyOfDisk(t *testing.T) {
 		t.Errorf("the copy holds %q", got)
 	}
 	s.durations.CopyPerGiB = 24 * time.Hour
+	before := len(s.record("SR", nfs).Strs("VDIs"))
 	task := s.call("Async.VDI.copy", vdi, nfs, db.NullRef, db.NullRef).(string)
-	s.eventually("VDI", vdi, "open", func(r db.Record) bool { return len(r.Strs("VBDs")) == 1 })
+	s.eventually("SR", nfs, "written", func(r db.Record) bool { return len(r.Strs("VDIs")) > before })
 	if got := s.record("VDI", vdi).Strs("allowed_operations"); !slices.Equal(got, []string{"copy", "clone"}) {
 		t.Errorf("allowed operations %v", got)
 	}
 	s.refused("VDI_IN_USE", "VDI.destroy", vdi)
-	before := len(s.record("SR", nfs).Strs("VDIs"))
 	s.call("task.cancel", task)
 	s.eventually("task", task, "finished", func(r db.Record) bool { return r.Str("status") == "failure" })
 	if got := s.record("task", task).Strs("error_info"); got[0] != "VDI_COPY_FAILED" {
 		t.Errorf("a cancelled copy ends with %v", got)
 	}
-	if after := len(s.record("SR", nfs).Strs("VDIs")); after != before-1 {
+	if after := len(s.record("SR", nfs).Strs("VDIs")); after != before {
 		t.Errorf("%d disks on the target, then %d: the unfinished one stays", before, after)
 	}
 	s.call("VDI.destroy", vdi)
@@ -169,4 +170,32 @@ func TestCoalesce(t *testing.T) {
 	}
 	s.eventually("VDI", vdi, "shorter", func(db.Record) bool { return s.disks.ChainDepth(uuid) < long/2 })
 	s.call("VDI.snapshot", vdi, map[string]string{})
+}
+
+func TestChangedBlocks(t *testing.T) {
+	s := newSite(t, Guests{})
+	vdi := s.disk("Local storage", 16<<20)
+	s.refused("SR_BACKEND_FAILURE_460", "VDI.list_changed_blocks", vdi, vdi)
+	s.call("VDI.enable_cbt", vdi)
+	first := s.call("VDI.snapshot", vdi, map[string]string{}).(string)
+	disk, err := s.disks.Disk(s.record("VDI", vdi).Str("uuid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.WriteAt([]byte("changed"), 3*cbtBlock-2); err != nil {
+		t.Fatal(err)
+	}
+	second := s.call("VDI.snapshot", vdi, map[string]string{}).(string)
+	changed := func() string { return s.call("VDI.list_changed_blocks", first, second).(string) }
+	want := base64.StdEncoding.EncodeToString(append([]byte{0b00110000}, make([]byte, 31)...))
+	if got := changed(); got != want {
+		t.Errorf("changed blocks %s, not %s", got, want)
+	}
+	s.call("VDI.data_destroy", first)
+	if got := changed(); got != want {
+		t.Errorf("without the older snapshot's data, changed blocks %s, not %s", got, want)
+	}
+	if kind := s.record("VDI", first).Str("type"); kind != "cbt_metadata" {
+		t.Errorf("type %s", kind)
+	}
 }
