@@ -25,7 +25,7 @@ type group struct {
 	run   func(ctx context.Context, r *report) error
 }
 
-var groups = []group{wire, calls, console}
+var groups = []group{wire, calls, scale, console}
 
 func main() {
 	log.SetFlags(0)

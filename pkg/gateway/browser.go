@@ -190,15 +190,16 @@ func (p *page) attach(ctx context.Context, v *session, conn net.Conn) error {
 	if err := p.tell(toPage{State: stateConnected, Stream: stream}); err != nil {
 		return err
 	}
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
+	buffer := newBuffer()
+	defer buffer.free()
 	for {
-		n, err := conn.Read(*buffer)
+		n, err := buffer.read(conn)
 		if n > 0 {
 			v.fromGuest.Add(int64(n))
-			if err := p.write(websocket.MessageBinary, (*buffer)[:n]); err != nil {
+			if err := p.write(websocket.MessageBinary, buffer.bytes[:n]); err != nil {
 				return &Ended{Cause: CauseIdle, Err: err}
 			}
+			buffer.fit(n)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -223,27 +224,55 @@ func (p *page) become(conn net.Conn, input io.Writer) int {
 // read carries the page's frames to the guest until the page is gone. It takes no context: one that ends would close the WebSocket
 // before the page is told why.
 func (p *page) read(v *session) error {
+	buffer := newBuffer()
+	defer buffer.free()
 	for {
 		kind, reader, err := p.ws.Reader(context.Background())
 		if err != nil {
 			return &Ended{Cause: CauseClosed, Err: err}
 		}
-		body, err := io.ReadAll(reader)
-		if err != nil {
-			return &Ended{Cause: CauseClosed, Err: err}
-		}
 		if kind == websocket.MessageText {
-			var said fromPage
-			if err := json.Unmarshal(body, &said); err != nil {
-				return &Ended{Cause: CauseProtocol, Err: err}
+			if err := p.hear(reader); err != nil {
+				return err
 			}
-			p.mu.Lock()
-			p.ready = said.Stream
-			p.mu.Unlock()
 			continue
 		}
-		if err := p.toGuest(v, body); err != nil {
+		if err := p.carry(v, reader, buffer); err != nil {
 			return err
+		}
+	}
+}
+
+// hear takes a control frame.
+func (p *page) hear(frame io.Reader) error {
+	body, err := io.ReadAll(frame)
+	if err != nil {
+		return &Ended{Cause: CauseClosed, Err: err}
+	}
+	var said fromPage
+	if err := json.Unmarshal(body, &said); err != nil {
+		return &Ended{Cause: CauseProtocol, Err: err}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = said.Stream
+	return nil
+}
+
+// carry brings one frame to the guest as it arrives.
+func (p *page) carry(v *session, frame io.Reader, buffer *buffer) error {
+	for {
+		n, err := buffer.read(frame)
+		if n > 0 {
+			if err := p.toGuest(v, buffer.bytes[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return &Ended{Cause: CauseClosed, Err: err}
 		}
 	}
 }
@@ -299,11 +328,12 @@ func (p *page) tell(m toPage) error {
 	return p.write(websocket.MessageText, body)
 }
 
-// write sends one frame. Like read, it is not cut by the session's end but by hurry, after the farewell had its chance.
+// write sends one frame. Like read, it is not cut by the session's end but by hurry, after the farewell had its chance. Its deadline is a
+// timer, not a context, because a context a frame costs more than the frame.
 func (p *page) write(kind websocket.MessageType, body []byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), p.limits.write)
-	defer cancel()
-	return p.ws.Write(ctx, kind, body)
+	late := time.AfterFunc(p.limits.write, func() { _ = p.ws.CloseNow() })
+	defer late.Stop()
+	return p.ws.Write(context.Background(), kind, body)
 }
 
 // end tells the page why it is over and closes. The session's own context has ended by now.
@@ -311,9 +341,3 @@ func (p *page) end(cause Cause) {
 	_ = p.tell(toPage{State: stateEnded, Cause: cause, Message: cause.message()})
 	_ = p.ws.Close(cause.closeStatus(), string(cause))
 }
-
-// buffers hold what is read from a guest before it is sent on.
-var buffers = sync.Pool{New: func() any {
-	b := make([]byte, 64<<10)
-	return &b
-}}

@@ -88,14 +88,15 @@ func (v *session) relay(ctx context.Context, w http.ResponseWriter, guest net.Co
 
 // pump copies until the source ends.
 func pump(to io.Writer, from io.Reader) error {
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
+	buffer := newBuffer()
+	defer buffer.free()
 	for {
-		n, err := from.Read(*buffer)
+		n, err := buffer.read(from)
 		if n > 0 {
-			if _, err := to.Write((*buffer)[:n]); err != nil {
+			if _, err := to.Write(buffer.bytes[:n]); err != nil {
 				return err
 			}
+			buffer.fit(n)
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
