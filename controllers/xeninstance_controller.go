@@ -335,9 +335,16 @@ type poolTasks struct {
 	key    xencache.Key
 }
 
-func (t poolTasks) Reserve() bool              { return t.handle.ReserveTask(t.key) }
-func (t poolTasks) Release()                   { t.handle.ReleaseTask(t.key) }
+// Reserve implements instance.Tasks.
+func (t poolTasks) Reserve() bool { return t.handle.ReserveTask(t.key) }
+
+// Release implements instance.Tasks.
+func (t poolTasks) Release() { t.handle.ReleaseTask(t.key) }
+
+// Follow implements instance.Tasks.
 func (t poolTasks) Follow(task xenapi.TaskRef) { t.handle.FollowTask(task, t.key) }
+
+// State implements instance.Tasks.
 func (t poolTasks) State(task xenapi.TaskRef) instance.TaskState {
 	return instance.ObserveTask(t.handle.Cache, task)
 }

@@ -165,10 +165,10 @@ func live(now bool, otherwise v1alpha1.ChangeRequires) v1alpha1.ChangeRequires {
 func requirement(pending []v1alpha1.PendingChange) v1alpha1.ChangeRequires {
 	most := v1alpha1.ChangeRequires("")
 	for _, change := range pending {
-		switch {
-		case change.Requires == v1alpha1.RequiresPowerOff:
+		if change.Requires == v1alpha1.RequiresPowerOff {
 			return change.Requires
-		case change.Requires == v1alpha1.RequiresRestart:
+		}
+		if change.Requires == v1alpha1.RequiresRestart {
 			most = change.Requires
 		}
 	}

@@ -110,13 +110,8 @@ func destroyedWithVM(marks xencache.Marks, otherConfig map[string]string, uuid s
 	if marks.IsCopyOf(uuid) {
 		return false
 	}
-	switch marks.Role {
-	case xencache.RoleRootDisk, xencache.RoleConfigDrive:
-		return true
-	case xencache.RoleDataDisk:
-		return otherConfig[MarkOnDelete] == markDelete
-	}
-	return false
+	scratch := marks.Role == xencache.RoleDataDisk && otherConfig[MarkOnDelete] == markDelete
+	return scratch || marks.Role == xencache.RoleRootDisk || marks.Role == xencache.RoleConfigDrive
 }
 
 // clearUp destroys what a VM that is gone has left, and then lets go. With Trash only what nobody can want back goes: the
@@ -262,11 +257,8 @@ func DestroyTrashed(ctx context.Context, client *xenapi.Client, cache *xencache.
 	if vm == nil {
 		return true, nil
 	}
-	if vm.Marks.Installation != installation || vm.OtherConfig[xencache.MarkTrashedAt] == "" || vm.Marks.IsCopyOf(vm.UUID) {
-		return false, fmt.Errorf("VM %s is not in our trash", vm.UUID)
-	}
-	if text, blocked := vm.Blocked[blockedName[stepDestroyVM]]; blocked {
-		return false, fmt.Errorf("destroy is blocked on VM %s: %s", vm.UUID, text)
+	if err := vm.mayLeaveTrash(installation); err != nil {
+		return false, err
 	}
 	if vm.Power == v1alpha1.PowerStateSuspended { // destroying it would leave its memory image behind
 		if err := client.VM.HardShutdown(ctx, ref); err != nil {
@@ -276,7 +268,7 @@ func DestroyTrashed(ctx context.Context, client *xenapi.Client, cache *xencache.
 	// Disks before the record here: no object in Kubernetes remembers this VM, so its record is the only way back to
 	// disks that a crash in between would leave.
 	for _, disk := range vm.Disks {
-		if disk.VDI.Users > 1 || disk.VDI.Marks.Ref != vm.Marks.Ref || disk.VDI.Marks.Installation != installation ||
+		if disk.VDI.Users > 1 || !sameOwner(disk.VDI.Marks, vm.Marks) ||
 			!destroyedWithVM(disk.VDI.Marks, disk.VDI.OtherConfig, disk.VDI.UUID) {
 			continue
 		}
@@ -289,3 +281,17 @@ func DestroyTrashed(ctx context.Context, client *xenapi.Client, cache *xencache.
 	}
 	return true, nil
 }
+
+// mayLeaveTrash refuses the destruction of a VM that is not in our trash, or that an administrator holds.
+func (vm *VM) mayLeaveTrash(installation string) error {
+	if vm.Marks.Installation != installation || vm.OtherConfig[xencache.MarkTrashedAt] == "" || vm.Marks.IsCopyOf(vm.UUID) {
+		return fmt.Errorf("VM %s is not in our trash", vm.UUID)
+	}
+	if text, blocked := vm.Blocked[blockedName[stepDestroyVM]]; blocked {
+		return fmt.Errorf("destroy is blocked on VM %s: %s", vm.UUID, text)
+	}
+	return nil
+}
+
+// sameOwner reports whether two objects carry the marks of one owner.
+func sameOwner(a, b xencache.Marks) bool { return a.Installation == b.Installation && a.Ref == b.Ref }

@@ -203,7 +203,7 @@ func (e *Executor) strangers(r *Run, step Step) string {
 	}
 	for task, operation := range r.VM.Running {
 		shutdown := operation == string(xenapi.VMOperationCleanShutdown) || operation == string(xenapi.VMOperationCleanReboot)
-		if !e.Knows(task) && !(step.Overtakes != "" && shutdown) {
+		if !e.Knows(task) && (step.Overtakes == "" || !shutdown) {
 			return operation
 		}
 	}

@@ -4,10 +4,11 @@ import (
 	"maps"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // The instance and the moment of all tests on values.

@@ -342,11 +342,8 @@ func ObserveTask(cache *xencache.Cache, ref xenapi.TaskRef) TaskState {
 			return
 		}
 		state = TaskState{Seen: true, Percent: int32(task.Progress * 100)}
-		switch task.Status {
-		case xenapi.TaskStatusSuccess:
-			state.Over = true
-		case xenapi.TaskStatusFailure, xenapi.TaskStatusCancelled:
-			state.Over = true
+		state.Over = task.Status != xenapi.TaskStatusPending && task.Status != xenapi.TaskStatusCancelling
+		if state.Over && task.Status != xenapi.TaskStatusSuccess {
 			state.Err = taskError(task)
 		}
 	})

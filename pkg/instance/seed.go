@@ -5,13 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
-	"time"
 
-	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/filesystem/fat16"
 	"sigs.k8s.io/yaml"
 
@@ -38,13 +35,11 @@ const (
 
 // Image lays the drive out as a FAT16 file system.
 func (s *Seed) Image() ([]byte, error) {
-	label, files, err := labelNoCloud, map[string][]byte{}, error(nil)
+	label, lay := labelNoCloud, s.noCloudFiles
 	if s.Format == v1alpha1.BootstrapConfigDrive {
-		label = labelConfigDrive
-		files, err = s.configDriveFiles()
-	} else {
-		files, err = s.noCloudFiles()
+		label, lay = labelConfigDrive, s.configDriveFiles
 	}
+	files, err := lay()
 	if err != nil {
 		return nil, err
 	}
@@ -134,63 +129,3 @@ func fatImage(label string, files map[string][]byte) ([]byte, error) {
 	}
 	return memory.data, nil
 }
-
-// memoryDisk is a disk in memory, in the form that the file system library wants.
-type memoryDisk struct {
-	data   []byte
-	offset int64
-}
-
-var _ backend.Storage = (*memoryDisk)(nil)
-
-func (m *memoryDisk) ReadAt(p []byte, off int64) (int, error) {
-	if off >= int64(len(m.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, m.data[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (m *memoryDisk) WriteAt(p []byte, off int64) (int, error) {
-	if off+int64(len(p)) > int64(len(m.data)) {
-		return 0, io.ErrShortWrite
-	}
-	return copy(m.data[off:], p), nil
-}
-
-func (m *memoryDisk) Read(p []byte) (int, error) {
-	n, err := m.ReadAt(p, m.offset)
-	m.offset += int64(n)
-	return n, err
-}
-
-func (m *memoryDisk) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekStart:
-		m.offset = offset
-	case io.SeekCurrent:
-		m.offset += offset
-	case io.SeekEnd:
-		m.offset = int64(len(m.data)) + offset
-	}
-	return m.offset, nil
-}
-
-func (m *memoryDisk) Close() error                            { return nil }
-func (m *memoryDisk) Path() string                            { return "" }
-func (m *memoryDisk) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
-func (m *memoryDisk) Writable() (backend.WritableFile, error) { return m, nil }
-func (m *memoryDisk) Stat() (fs.FileInfo, error)              { return memoryInfo{size: int64(len(m.data))}, nil }
-
-// memoryInfo describes a memoryDisk.
-type memoryInfo struct{ size int64 }
-
-func (memoryInfo) Name() string       { return "config drive" }
-func (i memoryInfo) Size() int64      { return i.size }
-func (memoryInfo) Mode() fs.FileMode  { return 0o600 }
-func (memoryInfo) ModTime() time.Time { return time.Time{} }
-func (memoryInfo) IsDir() bool        { return false }
-func (memoryInfo) Sys() any           { return nil }
