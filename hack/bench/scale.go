@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/testkit/controlplane"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+const (
+	scaleInstances = 1000
+	// scalePatience is how long all of them may take.
+	scalePatience = 15 * time.Minute
+	// idleFor is how long the manager is watched at rest.
+	idleFor = 20 * time.Second
+	// driftRounds is how often a VM is stopped behind the manager's back.
+	driftRounds = 20
+)
+
+// scaleLatency is the pool's; what befalls a call adds up.
+const scaleLatency = `[{"call": "VM.clone", "latency": "180ms"}, {"call": "*", "latency": "20ms"}]`
+
+var scale = group{
+	name:  "scale",
+	about: fmt.Sprintf("%d instances, the manager in a process of its own; the pool takes 20 ms a call and 0.2 s a clone", scaleInstances),
+	run:   runScale,
+}
+
+func runScale(ctx context.Context, r *report) error {
+	o, err := startWorld(ctx, xensim.Options{ClockScale: 20, Hosts: 8, Guests: xensim.Guests{Agent: true, BootDelay: time.Second}})
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	latency, err := xensim.ReadFaults(strings.NewReader(scaleLatency))
+	if err != nil {
+		return err
+	}
+	o.pool.SetFaults(latency)
+	if err := o.makeRoom(ctx); err != nil {
+		return err
+	}
+	manager, remove, err := o.startProgram(ctx)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	defer func() { manager.Kill() }()
+	if err := o.wait(ctx, testkit.Pool(testkit.PoolName).Object(), ready); err != nil {
+		return err
+	}
+	started := time.Now()
+	if err := o.createAll(ctx); err != nil {
+		return err
+	}
+	r.add(row{Name: "scale.create", Value: scaleInstances / time.Since(started).Seconds(), Unit: "instances/s", N: 1, goal: atLeast(15), Note: "apply to Ready"})
+	if err := o.waitCallsSettled(ctx); err != nil {
+		return err
+	}
+	return errors.Join(o.atRest(ctx, r, manager), o.drift(ctx, r))
+}
+
+// makeRoom tells the pool that its first host has the memory for everything, and its guests' limits are far.
+func (o *operator) makeRoom(context.Context) error {
+	for ref := range o.pool.Records("host_metrics") {
+		if err := o.pool.Update("host_metrics", ref, map[string]any{"memory_total": int64(1 << 42), "memory_free": int64(1 << 42)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startProgram builds the operator and runs its manager.
+func (o *operator) startProgram(ctx context.Context) (*controlplane.Process, func(), error) {
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return nil, nil, err
+	}
+	directory, err := os.MkdirTemp("", "kubexen-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove := func() { _ = os.RemoveAll(directory) }
+	program := filepath.Join(directory, "kubexen")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		remove()
+		return nil, nil, fmt.Errorf("build the operator: %w\n%s", err, output)
+	}
+	process, err := controlplane.StartProcess("manager", filepath.Join(directory, "manager.log"), exec.Command(program, "manager",
+		"--kubeconfig", o.plane.KubeconfigPath, "--installation", "bench", "--leader-elect=false",
+		"--health-probe-bind-address", "0", "--metrics-bind-address", "0"))
+	if err != nil {
+		remove()
+	}
+	return process, remove, err
+}
+
+// createAll makes all instances and waits until they are Ready.
+func (o *operator) createAll(ctx context.Context) error {
+	for i := range scaleInstances {
+		instance := benchInstance(fmt.Sprintf("vm-%04d", i)).With(func(i *v1alpha1.XenInstance) { i.Spec.PowerDriftGraceSeconds = new(int32) })
+		if err := o.client.Create(ctx, instance.Object()); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, scalePatience)
+	defer cancel()
+	return every(ctx, 500*time.Millisecond, func() error {
+		var all v1alpha1.XenInstanceList
+		if err := o.client.List(ctx, &all); err != nil {
+			return err
+		}
+		missing, example := 0, ""
+		for i := range all.Items {
+			if err := testkit.Ready(&all.Items[i]); err != nil {
+				missing, example = missing+1, err.Error()
+			}
+		}
+		if missing > 0 {
+			return fmt.Errorf("%d of %d are not Ready; one of them: %s", missing, len(all.Items), example)
+		}
+		return nil
+	})
+}
+
+func (o *operator) waitCallsSettled(ctx context.Context) error {
+	last, since := -1, time.Now()
+	return every(ctx, 100*time.Millisecond, func() error {
+		if now := o.calls(); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) < 3*time.Second {
+			return errors.New("it is not at rest")
+		}
+		return nil
+	})
+}
+
+// atRest counts what the manager does when there is nothing to do, and its memory.
+func (o *operator) atRest(ctx context.Context, r *report, manager *controlplane.Process) error {
+	memory, err := residentMiB(manager.Pid())
+	if err != nil {
+		return err
+	}
+	before, err := o.versions(ctx)
+	if err != nil {
+		return err
+	}
+	o.pool.ResetCalls()
+	timer := time.NewTimer(idleFor)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	calls := o.calls()
+	after, err := o.versions(ctx)
+	if err != nil {
+		return err
+	}
+	writes := 0
+	for name, version := range after {
+		if before[name] != version {
+			writes++
+		}
+	}
+	minutes := idleFor.Minutes()
+	r.add(row{Name: "scale.memory", Value: memory, Unit: "MiB", N: 1, goal: atMost(350), Note: "resident, all instances Ready"})
+	r.add(row{Name: "calls.idle.pool", Value: float64(calls) / minutes, Unit: "calls/min", N: 1, goal: atMost(2), Note: fmt.Sprintf("the whole pool, watched for %s", idleFor)})
+	r.add(row{Name: "calls.idle", Value: float64(calls) / minutes / scaleInstances, Unit: "calls/VM/min", N: 1, goal: atMost(2.0 / scaleInstances), Note: "the same per VM; the goal is the pool's alone"})
+	r.add(row{Name: "writes.idle", Value: float64(writes) / minutes, Unit: "writes/min", N: 1, goal: atMost(0), Note: "objects of ours that changed"})
+	return nil
+}
+
+// versions are the resource versions of all instances.
+func (o *operator) versions(ctx context.Context) (map[string]string, error) {
+	var all v1alpha1.XenInstanceList
+	if err := o.client.List(ctx, &all); err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for i := range all.Items {
+		versions[all.Items[i].Name] = all.Items[i].ResourceVersion
+	}
+	return versions, nil
+}
+
+// drift stops VMs behind the manager's back and measures the time until it issues the call that starts them again.
+func (o *operator) drift(ctx context.Context, r *report) error {
+	administrator, err := xenapi.Connect(ctx, xenapi.Config{
+		Endpoints: []string{o.endpoint}, Username: "root", Password: "bench", CABundle: o.pool.CACert(), UserAgent: "administrator",
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = administrator.Close(ctx) }()
+	var times []float64
+	for i := range driftRounds {
+		instance := benchInstance(fmt.Sprintf("vm-%04d", i)).Object()
+		if err := o.client.Get(ctx, client.ObjectKeyFromObject(instance), instance); err != nil {
+			return err
+		}
+		vm, err := administrator.VM.GetByUUID(ctx, instance.Status.UUID)
+		if err != nil {
+			return err
+		}
+		o.pool.ResetCalls()
+		if err := administrator.VM.HardShutdown(ctx, vm); err != nil {
+			return err
+		}
+		stopped := time.Now()
+		restarted, err := o.waitStart(ctx)
+		if err != nil {
+			return err
+		}
+		times = append(times, max(0, restarted.Sub(stopped).Seconds()))
+	}
+	median(times) // sorts
+	r.add(row{Name: "drift.p99", Value: times[len(times)-1], Unit: "s", N: len(times), goal: atMost(2), Note: "VM stopped out of band to the call that starts it; the slowest"})
+	return nil
+}
+
+// waitStart waits for a call that starts a VM.
+func (o *operator) waitStart(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var at time.Time
+	err := every(ctx, 5*time.Millisecond, func() error {
+		for _, call := range o.pool.Calls() {
+			if call.Method == "Async.VM.start" || call.Method == "Async.VM.start_on" {
+				at = call.Time
+				return nil
+			}
+		}
+		return errors.New("the manager has not started the VM")
+	})
+	return at, err
+}
