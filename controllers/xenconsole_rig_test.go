@@ -1,15 +1,19 @@
 package controllers_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -57,8 +61,13 @@ var programs = sync.OnceValues(func() (string, error) {
 // newConsoleWorld starts the manager and the gateway, and an instance web that runs.
 func newConsoleWorld(t *testing.T) (*consoleWorld, *v1alpha1.XenInstance) {
 	t.Helper()
+	return newConsoleWorldOn(t, xensim.Options{})
+}
+
+func newConsoleWorldOn(t *testing.T, options xensim.Options) (*consoleWorld, *v1alpha1.XenInstance) {
+	t.Helper()
 	c := &consoleWorld{t: t, address: freeAddress(t), log: &lockedBuffer{}}
-	c.World = testkit.NewWorld(t, testkit.Start(t), c.runManager, xensim.Options{})
+	c.World = testkit.NewWorld(t, testkit.Start(t), c.runManager, options)
 	c.StartManager()
 	addFlavors(t, c.World)
 	c.startGateway()
@@ -191,4 +200,55 @@ func (c *consoleWorld) xen(args ...string) (string, error) {
 		return string(out), fmt.Errorf("%w: %s", err, said.String())
 	}
 	return string(out), nil
+}
+
+// vnc runs kubectl xen vnc in the background until the end of the test, and gives the host and display that it opened.
+func (c *consoleWorld) vnc(args ...string) string {
+	c.t.Helper()
+	dir, err := programs()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	address := freeAddress(c.t)
+	plugin := exec.CommandContext(c.t.Context(), filepath.Join(dir, "kubectl-xen"),
+		append([]string{"vnc", "web", "--listen", address, "--kubeconfig", c.KubeconfigPath, "-n", c.Namespace}, args...)...)
+	plugin.Cancel = func() error { return plugin.Process.Signal(os.Interrupt) }
+	out, err := plugin.StdoutPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := plugin.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != "vnc://"+address {
+		c.t.Fatalf("kubectl xen vnc says %q, %v", line, err)
+	}
+	host, number, err := net.SplitHostPort(address)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	port, err := strconv.Atoi(number)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprintf("%s:%d", host, port-5900)
+}
+
+// capture takes a picture with a VNC client that nobody here wrote.
+func (c *consoleWorld) capture(display string) image.Image {
+	c.t.Helper()
+	path := filepath.Join(c.t.TempDir(), "screen.png")
+	if out, err := exec.CommandContext(c.t.Context(), "gvnccapture", display, path).CombinedOutput(); err != nil {
+		c.t.Fatalf("gvnccapture: %v\n%s", err, out)
+	}
+	body, err := os.ReadFile(path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	picture, err := png.Decode(bytes.NewReader(body))
+	if err != nil {
+		c.t.Fatalf("the capture is no picture: %v", err)
+	}
+	return picture
 }

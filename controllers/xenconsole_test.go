@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
 // viewer speaks the dialogue of the ancestor's clients with the gateway.
@@ -322,43 +322,36 @@ func TestRestoredConsolesOpenNothing(t *testing.T) {
 // TestViewersOfOtherMakers: a VNC client that nobody here wrote, by way of kubectl xen vnc.
 func TestViewersOfOtherMakers(t *testing.T) {
 	c, _ := newConsoleWorld(t)
-	dir, err := programs()
+	picture := c.capture(c.vnc())
+	if ink(picture) < 1000 {
+		t.Fatalf("the picture of %s is blank", picture.Bounds())
+	}
+}
+
+// TestServersOfOtherMakers: the screen of a real QEMU behind the pool's console, seen by a real client.
+func TestServersOfOtherMakers(t *testing.T) {
+	// A socket's path has to be short.
+	dir, err := os.MkdirTemp("", "vnc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freeAddress(t)
-	plugin := exec.CommandContext(t.Context(), filepath.Join(dir, "kubectl-xen"), "vnc", "web", "--listen", port, "--kubeconfig", c.KubeconfigPath, "-n", c.Namespace)
-	out, err := plugin.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	qemu := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-machine", "pc,accel=tcg", "-m", "16", "-nodefaults", "-vga", "std", "-display", "none", "-vnc", "unix:"+socket)
+	if err := qemu.Start(); err != nil {
+		t.Fatalf("start QEMU: %v", err)
 	}
-	plugin.Cancel = func() error { return plugin.Process.Signal(os.Interrupt) }
-	if err := plugin.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "vnc://"+port {
-		t.Fatalf("kubectl xen vnc says %q, %v", line, err)
-	}
-	picture := filepath.Join(t.TempDir(), "screen.png")
-	host, number, err := net.SplitHostPort(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var display int
-	if _, err := fmt.Sscan(number, &display); err != nil {
-		t.Fatal(err)
-	}
-	capture := exec.CommandContext(t.Context(), "gvnccapture", fmt.Sprintf("%s:%d", host, display-5900), picture)
-	if out, err := capture.CombinedOutput(); err != nil {
-		t.Fatalf("gvnccapture: %v\n%s", err, out)
-	}
-	info, err := os.Stat(picture)
-	if err != nil || info.Size() < 1000 {
-		t.Fatalf("the picture: %v, %v", info, err)
-	}
-	body, err := os.ReadFile(picture)
-	if err != nil || http.DetectContentType(body) != "image/png" {
-		t.Fatalf("the picture is %s (%v)", http.DetectContentType(body), err)
-	}
+	testkit.Eventually(t, "QEMU serves its screen", func(context.Context) error {
+		_, err := os.Stat(socket)
+		return err
+	})
+	c, _ := newConsoleWorldOn(t, xensim.Options{VNC: "unix:" + socket})
+	display := c.vnc()
+	testkit.Eventually(t, "the firmware's words are on the screen", func(context.Context) error {
+		picture := c.capture(display)
+		if got := picture.Bounds().Size(); got.X < 320 || ink(picture) < 500 {
+			return fmt.Errorf("the screen is %s and has %d pixels of ink", got, ink(picture))
+		}
+		return nil
+	})
 }

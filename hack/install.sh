@@ -14,6 +14,7 @@ node            | nodejs          | the XenAPI client from npm
 npm             | npm             | the XenAPI client from npm
 chromium        | chromium        | the browser that console pages are tried in
 websockify      | websockify      | the relay that the gateway is measured against (make bench)
+qemu-system-x86_64 | qemu-system-x86 | a VNC server that nobody here wrote
 openssl         | openssl         | opening encrypted console tokens as documented
 '
 
