@@ -3,14 +3,15 @@ package xensim
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"slices"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -192,7 +193,7 @@ func (p *Pool) listen(host string, port int) error {
 		}
 	}
 	for i, ref := range refs {
-		l, err := net.Listen("tcp", net.JoinHostPort(addresses[i], strconv.Itoa(port)))
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(addresses[i], strconv.Itoa(port)))
 		if err != nil {
 			return fmt.Errorf("listen for a host: %w", err)
 		}
@@ -448,7 +449,7 @@ func (p *Pool) revive(ref string) error {
 	if h == nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(h.address, strconv.Itoa(p.port)))
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(h.address, strconv.Itoa(p.port)))
 	if err != nil {
 		return fmt.Errorf("listen for a host: %w", err)
 	}

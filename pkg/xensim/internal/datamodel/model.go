@@ -108,18 +108,22 @@ func (m *Model) Enum(class, name string) []string {
 	return nil
 }
 
-type rawModel struct {
-	Classes map[string]struct {
-		Fields map[string]struct {
-			Type, Qualifier, Since, State string
-			Default                       *string
-		}
-		Messages map[string]struct {
-			Params               [][2]string
-			Result, Since, State string
-		}
-		Enums map[string][]string
-	}
+type rawModel struct{ Classes map[string]rawClass }
+
+type rawClass struct {
+	Fields   map[string]rawField
+	Messages map[string]rawMessage
+	Enums    map[string][]string
+}
+
+type rawField struct {
+	Type, Qualifier, Since, State string
+	Default                       *string
+}
+
+type rawMessage struct {
+	Params               [][2]string
+	Result, Since, State string
 }
 
 var readRaw = sync.OnceValues(func() (*rawModel, error) {
@@ -197,20 +201,47 @@ func missing(order []string, raw *rawModel) []string {
 	return rest
 }
 
+// addClass adds a class with its fields and messages; methods are those that the recorded server lists, in its order.
 func (b *builder) addClass(name string, methods []string) error {
 	raw, known := b.raw.Classes[name]
-	class := &Class{Name: name, Enums: raw.Enums, fields: map[string]int{}}
 	position := map[string]int{}
 	for i, method := range methods {
 		position[method] = i + 1
 	}
+	class, err := b.fields(name, raw, position)
+	if err != nil {
+		return err
+	}
+	if known && (len(methods) > 0 || len(class.Fields) > 0) {
+		b.model.Classes = append(b.model.Classes, class)
+		b.model.classes[name] = class
+	}
+	for message, m := range raw.Messages {
+		if position[message] == 0 && (!b.limit.includes(m.Since) || b.limit == recordedVersion && len(methods) > 0) {
+			continue // of another version; the recorded server's own list is exact
+		}
+		removed := m.State == "Removed" || b.limit == recordedVersion && removedThen[name+"."+message]
+		if err := b.addMessage(class, message, m.Params, m.Result, removed); err != nil {
+			return fmt.Errorf("message %s: %w", message, err)
+		}
+	}
+	if position["get_all_records_where"] != 0 && b.model.Message(name+".get_all_records_where") == nil {
+		return b.addMessage(class, "get_all_records_where",
+			[][2]string{{"session_id", "session ref"}, {"expr", "string"}}, "("+name+" ref -> "+name+" record) map", false)
+	}
+	return nil
+}
+
+// fields makes a class with the fields that the version has, in the order of the recorded server's getters.
+func (b *builder) fields(name string, raw rawClass, position map[string]int) (*Class, error) {
+	class := &Class{Name: name, Enums: raw.Enums, fields: map[string]int{}}
 	for field, f := range raw.Fields {
 		if !b.limit.includes(f.Since) {
 			continue
 		}
 		t, err := ParseType(f.Type)
 		if err != nil {
-			return fmt.Errorf("field %s: %w", field, err)
+			return nil, fmt.Errorf("field %s: %w", field, err)
 		}
 		entry := &Field{Name: field, Type: t, Qualifier: f.Qualifier, Removed: f.State == "Removed"}
 		if f.Default != nil {
@@ -232,24 +263,7 @@ func (b *builder) addClass(name string, methods []string) error {
 	for i, f := range class.Fields {
 		f.Index, class.fields[f.Name] = i, i
 	}
-	if known && (len(methods) > 0 || len(class.Fields) > 0) {
-		b.model.Classes = append(b.model.Classes, class)
-		b.model.classes[name] = class
-	}
-	for message, m := range raw.Messages {
-		if position[message] == 0 && (!b.limit.includes(m.Since) || b.limit == recordedVersion && len(methods) > 0) {
-			continue // of another version; the recorded server's own list is exact
-		}
-		removed := m.State == "Removed" || b.limit == recordedVersion && removedThen[name+"."+message]
-		if err := b.addMessage(class, message, m.Params, m.Result, removed); err != nil {
-			return fmt.Errorf("message %s: %w", message, err)
-		}
-	}
-	if position["get_all_records_where"] != 0 && b.model.Message(name+".get_all_records_where") == nil {
-		return b.addMessage(class, "get_all_records_where",
-			[][2]string{{"session_id", "session ref"}, {"expr", "string"}}, "("+name+" ref -> "+name+" record) map", false)
-	}
-	return nil
+	return class, nil
 }
 
 func (b *builder) addMessage(class *Class, name string, params [][2]string, result string, removed bool) error {

@@ -72,6 +72,7 @@ func ParseDefault(t *datamodel.Type, text string) any {
 		if at, err := wire.ParseDate(text); err == nil {
 			return at
 		}
+	default: // what has no default but its zero
 	}
 	return Zero(t)
 }

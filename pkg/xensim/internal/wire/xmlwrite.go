@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -42,52 +41,36 @@ func AppendXML(out []byte, v any) []byte {
 	case int:
 		out = strconv.AppendInt(out, int64(v), 10)
 	case Int32:
-		out = append(strconv.AppendInt(append(out, "<i4>"...), int64(v), 10), "</i4>"...)
+		out = appendXMLTag(out, "i4", strconv.Itoa(int(v)))
 	case bool:
-		bit := byte('0')
+		bit := "0"
 		if v {
-			bit = '1'
+			bit = "1"
 		}
-		out = append(append(append(out, "<boolean>"...), bit), "</boolean>"...)
+		out = appendXMLTag(out, "boolean", bit)
 	case float64:
-		out = append(append(append(out, "<double>"...), xmlFloat(v)...), "</double>"...)
+		out = appendXMLTag(out, "double", xmlFloat(v))
 	case DateTime:
-		out = append(append(append(out, "<dateTime.iso8601>"...), v...), "</dateTime.iso8601>"...)
+		out = appendXMLTag(out, "dateTime.iso8601", string(v))
 	case time.Time:
-		out = append(append(append(out, "<dateTime.iso8601>"...), FormatDate(v)...), "</dateTime.iso8601>"...)
+		out = appendXMLTag(out, "dateTime.iso8601", FormatDate(v))
 	case []any:
 		out = appendXMLArray(out, v)
 	case []string:
 		out = appendXMLArray(out, v)
-	case map[string]string:
+	default:
 		out = append(out, "<struct>"...)
-		for _, key := range sortedKeys(v) {
-			out = appendXMLMember(out, key, v[key])
-		}
-		out = append(out, "</struct>"...)
-	case map[string]any:
-		out = append(out, "<struct>"...)
-		for _, key := range sortedKeys(v) {
-			out = appendXMLMember(out, key, v[key])
-		}
-		out = append(out, "</struct>"...)
-	case Struct:
-		out = append(out, "<struct>"...)
-		for _, m := range v {
-			out = appendXMLMember(out, m.Name, m.Value)
-		}
-		out = append(out, "</struct>"...)
-	case Marshaler:
-		out = append(out, "<struct>"...)
-		v.Members(func(name string, value any) bool {
+		eachMember(v, func(name string, value any) bool {
 			out = appendXMLMember(out, name, value)
 			return true
 		})
 		out = append(out, "</struct>"...)
-	default:
-		panic(fmt.Sprintf("wire: cannot write a %T", v))
 	}
 	return append(out, "</value>"...)
+}
+
+func appendXMLTag(out []byte, tag, text string) []byte {
+	return append(append(append(append(append(append(append(out, '<'), tag...), '>'), text...), "</"...), tag...), '>')
 }
 
 func appendXMLArray[E any](out []byte, elements []E) []byte {

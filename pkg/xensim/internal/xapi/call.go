@@ -3,7 +3,6 @@ package xapi
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/datamodel"
@@ -20,8 +19,9 @@ type Call struct {
 
 	args     map[string]any
 	befallen []Fault
-	begun    func()          // tells who started an Async call that it is under way
-	ctx      context.Context // ends when the task is cancelled, the client is gone or the toolstack restarts
+	begun    func() // tells who started an Async call that it is under way
+	//nolint:containedctx // a call is handed through everything that it does, its context with it
+	ctx context.Context // ends when the task is cancelled, the client is gone or the toolstack restarts
 }
 
 // Arg gives a parameter by the name that the data model gives it.
@@ -138,8 +138,7 @@ func (c *Call) admitted(check func() error) error {
 		if !errors.As(err, &busy) || busy.Code != "OTHER_OPERATION_IN_PROGRESS" || c.Clock.Now().After(deadline) {
 			return err
 		}
-		backOff := time.Duration(1+rand.Float64()) * time.Second
-		if err := c.WaitChange(backOff); err != nil {
+		if err := c.WaitChange(time.Second); err != nil {
 			return err
 		}
 	}

@@ -42,9 +42,7 @@ func lexFilter(expr string) ([]string, bool) {
 		if rest == "" {
 			return tokens, true
 		}
-		token := ""
-		switch {
-		case rest[0] == '"' || rest[0] == '\'':
+		if rest[0] == '"' || rest[0] == '\'' {
 			end := strings.IndexByte(rest[1:], rest[0])
 			if end < 0 {
 				return nil, false
@@ -52,12 +50,12 @@ func lexFilter(expr string) ([]string, bool) {
 			tokens = append(tokens, `"`+rest[1:1+end])
 			rest = rest[end+2:]
 			continue
-		default:
-			for _, word := range []string{"field", "true", "false", "not", "and", "or", "!=", "<>", "=", "(", ")"} {
-				if strings.HasPrefix(rest, word) {
-					token = word
-					break
-				}
+		}
+		token := ""
+		for _, word := range []string{"field", "true", "false", "not", "and", "or", "!=", "<>", "=", "(", ")"} {
+			if strings.HasPrefix(rest, word) {
+				token = word
+				break
 			}
 		}
 		if token == "" {

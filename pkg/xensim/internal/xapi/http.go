@@ -21,7 +21,8 @@ type Exchange struct {
 	*httpd.Request
 	Pool    *Pool
 	Session string
-	Host    string          // reference of the host that was addressed
+	Host    string // reference of the host that was addressed
+	//nolint:containedctx // an exchange is handed to one handler, its context with it
 	Context context.Context // ends when the toolstack restarts
 }
 
@@ -128,20 +129,25 @@ func (p *Pool) serveCall(r *httpd.Request, contentType string, request Request,
 	p.calls.add(request, object, err)
 	headers := []httpd.Header{{Name: "content-type", Value: contentType},
 		{Name: "Access-Control-Allow-Origin", Value: "*"}, {Name: "Access-Control-Allow-Headers", Value: "X-Requested-With"}}
-	var dropped *DropConnection
-	if errors.As(err, &dropped) || errors.Is(err, errRestart) || errors.Is(err, errClosed) {
-		r.Close = true
-		return nil
-	}
 	if err != nil {
-		known := errorOf(err)
-		return r.Respond(failure(known.Code, known.Params), headers...)
+		return p.serveFailure(r, err, failure, headers)
 	}
 	if cut, ok := result.(Truncated); ok {
 		r.Close = true
 		return r.RespondPart(success(voidIfNil(cut.Value)), cut.Bytes, headers...)
 	}
 	return r.Respond(success(voidIfNil(result)), headers...)
+}
+
+// serveFailure answers with the error, or breaks the connection when nobody is there to answer.
+func (p *Pool) serveFailure(r *httpd.Request, err error, failure func(string, []string) []byte, headers []httpd.Header) error {
+	var dropped *DropConnection
+	if errors.As(err, &dropped) || errors.Is(err, errRestart) || errors.Is(err, errClosed) {
+		r.Close = true
+		return nil
+	}
+	known := errorOf(err)
+	return r.Respond(failure(known.Code, known.Params), headers...)
 }
 
 // objectOf gives the name of the object that a call is about, as far as it has one.
@@ -186,14 +192,8 @@ func (p *Pool) underFaults(x *Exchange, route httpRoute) error {
 	c.befallen = p.faults.take(name, c.names)
 	err := c.faultsAtDoor()
 	p.Unlock()
-	var dropped *DropConnection
-	if errors.As(err, &dropped) {
-		x.Close = true
-		return nil
-	}
 	if err != nil {
-		x.Unauthorised(route.realm)
-		return nil
+		return turnAway(x, err, route.realm)
 	}
 	for _, f := range c.befallen {
 		if f.TruncateBody > 0 {
@@ -204,4 +204,16 @@ func (p *Pool) underFaults(x *Exchange, route httpRoute) error {
 		}
 	}
 	return route.handler(x)
+}
+
+// turnAway answers a request that the fault plan does not let in: with a broken connection, or as if its session had
+// ended.
+func turnAway(x *Exchange, err error, realm string) error {
+	var dropped *DropConnection
+	if errors.As(err, &dropped) {
+		x.Close = true
+		return nil
+	}
+	x.Unauthorised(realm)
+	return nil
 }

@@ -38,8 +38,10 @@ type Pool struct {
 	calls  callLog
 	routes []httpRoute
 
-	life       context.Context // ends when the toolstack restarts
-	kill       context.CancelCauseFunc
+	//nolint:containedctx // the life of a toolstack is not that of any call
+	life context.Context // ends when the toolstack restarts
+	kill context.CancelCauseFunc
+	//nolint:containedctx // nor is that of the pool
 	closingCtx context.Context // ends when the pool is closed
 	closeNow   context.CancelCauseFunc
 	closed     bool
