@@ -1,9 +1,6 @@
 package xencache
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // The label pool is bounded by the number of XenPools.
 var (
@@ -26,7 +23,10 @@ var (
 	}, []string{"pool", "class"})
 )
 
-func init() { metrics.Registry.MustRegister(eventLag, eventsSeen, resyncs, objects) }
+// Collectors returns the metrics of all caches, for whoever serves them.
+func Collectors() []prometheus.Collector {
+	return []prometheus.Collector{eventLag, eventsSeen, resyncs, objects}
+}
 
 // ForgetMetrics removes the series of the cache's pool, which is gone.
 func (c *Cache) ForgetMetrics() {
