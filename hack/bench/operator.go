@@ -114,7 +114,9 @@ func (o *operator) startManager(ctx context.Context) error {
 func (o *operator) stop() {
 	if o.cancel != nil {
 		o.cancel()
-		<-o.ended
+		if err := <-o.ended; err != nil {
+			fmt.Fprintln(os.Stderr, "the manager ended with an error:", err)
+		}
 	}
 	if o.pool != nil {
 		o.pool.Close()

@@ -73,6 +73,7 @@ func NewWorld(t testing.TB, environment *Environment, run RunManager, options xe
 	w.oldTasks = w.Simulator.Records("task")
 	w.Namespace = environment.Namespace(t)
 	w.NeverShow(w.Simulator.Password)
+	w.wipe() // what other tests left would be this manager's to care for
 	w.createPool()
 	t.Cleanup(w.Close)
 	return w
