@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,6 +59,37 @@ func TestObserve(t *testing.T) {
 	w.WaitGone(t, instance)
 	if made := calls(fence); len(made) > 0 {
 		t.Errorf("calls were made for the deletion: %v", made)
+	}
+}
+
+// TestObserveMany: three hundred VMs are shown, and the pool does not notice.
+func TestObserveMany(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	const many = 300
+	for n := range many {
+		_, uuid := existingVM(t, w, fmt.Sprintf("office-%d", n))
+		create(t, w, testkit.Instance(w.Namespace, fmt.Sprintf("office-%d", n), testkit.PoolName).Adopting(uuid).Observed().Object())
+	}
+	var all v1alpha1.XenInstanceList
+	testkit.Eventually(t, "all are shown", func(ctx context.Context) error {
+		if err := w.Client.List(ctx, &all, client.InNamespace(w.Namespace)); err != nil {
+			return err
+		}
+		for i := range all.Items {
+			if err := testkit.Ready(&all.Items[i]); err != nil {
+				return fmt.Errorf("%s: %w", all.Items[i].Name, err)
+			}
+		}
+		return nil
+	})
+	for _, action := range fence.Actions() {
+		if action.To == "XenAPI" && action.What != "pool.get_all_records" {
+			t.Errorf("call %s was made", action.What)
+		}
+	}
+	w.WaitAtRest(t)
+	if written := len(writes(fence)); written > 3*many {
+		t.Errorf("%d writes for %d instances", written, many)
 	}
 }
 

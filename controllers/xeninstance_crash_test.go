@@ -85,6 +85,22 @@ func TestCrash(t *testing.T) {
 			}),
 		},
 		{
+			Name: "adopt", VMs: 1,
+			Setup: func(t testing.TB, w *testkit.World) {
+				addFlavors(t, w)
+				ref, _ := existingVM(t, w, "office")
+				w.Adopted(ref)
+			},
+			Drive: func(t testing.TB, w *testkit.World) {
+				uuid, _ := w.Simulator.Records("VM")[w.Simulator.FindByName(t, "VM", "office")]["uuid"].(string)
+				create(t, w, testkit.Instance(w.Namespace, "web", testkit.PoolName).Adopting(uuid).OfFlavor("small").
+					Powered(v1alpha1.PowerStateRunning).With(func(i *v1alpha1.XenInstance) {
+					i.Spec.Adoption = &v1alpha1.Adoption{OnMismatch: v1alpha1.MismatchApply}
+				}).Object())
+			},
+			Converged: isReady(isRunning),
+		},
+		{
 			Name: "destroy", VMs: 0, Setup: setUp(func(b *testkit.InstanceBuilder) { b.With(withBootstrap).DeletedBy(v1alpha1.DeletionDelete) }),
 			Drive: remove, Converged: isGone,
 		},
