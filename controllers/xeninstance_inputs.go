@@ -29,6 +29,7 @@ func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
 	resolver := &poolResolver{handle: s.pool, grant: grant, ownerLives: in.OwnerLives, key: s.key()}
 	in.Resolver = resolver
 	note(in, grant.Any())
+	errors.As(asProblem(grant.Adopt()), &in.AdoptDenied)
 	if s.Object.Spec.Source.Existing != nil {
 		note(in, grant.Adopt())
 	}

@@ -203,6 +203,42 @@ func TestNamespaceNotAllowed(t *testing.T) {
 	}
 }
 
+// TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.
+func TestNoOthersVM(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	_, uuid := existingVM(t, w, "office")
+	pool := testkit.Pool(testkit.PoolName).Object()
+	w.WaitFor(t, pool, "the pool is read", func() error { return nil })
+	pool.Spec.Grants[0].Adopt = v1alpha1.AdoptNone
+	if err := w.Client.Update(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitReady(t, pool)
+	tests := map[string]*v1alpha1.XenInstance{
+		"by the annotation": web(w).With(func(i *v1alpha1.XenInstance) { i.Annotations = map[string]string{v1alpha1.AnnotationVMUUID: uuid} }).Object(),
+		"by adoption":       testkit.Instance(w.Namespace, "web", testkit.PoolName).Adopting(uuid).Object(),
+		"by observation":    testkit.Instance(w.Namespace, "web", testkit.PoolName).Adopting(uuid).Observed().Object(),
+	}
+	for name, instance := range tests {
+		t.Run(name, func(t *testing.T) {
+			w.WaitAtRest(t)
+			fence.Arm(0)
+			create(t, w, instance)
+			w.WaitStalled(t, instance, v1alpha1.ReasonNamespaceNotAllowed)
+			if shown := testkit.Manifest(instance); strings.Contains(shown, "office") || instance.Status.UUID != "" {
+				t.Errorf("something of the VM is told:\n%s", shown)
+			}
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+			if made := calls(fence); len(made) > 0 {
+				t.Errorf("calls were made: %v", made)
+			}
+		})
+	}
+}
+
 func quantity(text string) *resource.Quantity {
 	q := resource.MustParse(text)
 	return &q

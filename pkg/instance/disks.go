@@ -36,11 +36,8 @@ func (w *wanter) disks(spec *v1alpha1.XenInstanceSpec) {
 	w.want.DisksListed = spec.Source.Existing == nil || len(spec.Disks) > 0
 	if spec.Source.Existing == nil {
 		w.root(spec)
-	} else if spec.RootDisk != nil && spec.RootDisk.Size != nil {
-		w.want.Disks = append(w.want.Disks, WantDisk{
-			Name: rootName, Role: xencache.RoleRootDisk, Device: strconv.Itoa(rootDevice), Cloned: true,
-			Size: spec.RootDisk.Size.Value(),
-		})
+	} else {
+		w.adoptedRoot(spec)
 	}
 	for i := range spec.Disks {
 		w.dataDisk(spec, &spec.Disks[i])
@@ -88,6 +85,21 @@ func (w *wanter) root(spec *v1alpha1.XenInstanceSpec) {
 		}
 	}
 	w.want.Disks = append(w.want.Disks, root)
+}
+
+// adoptedRoot works out the root disk of a VM that existed before: it is ours to grow if its size is asked for, and ours to
+// destroy if the VM is.
+func (w *wanter) adoptedRoot(spec *v1alpha1.XenInstanceSpec) {
+	root := WantDisk{
+		Name: rootName, Role: xencache.RoleRootDisk, Device: strconv.Itoa(rootDevice), Cloned: true,
+		DeleteOnEnd: spec.DesiredDeletionPolicy() != v1alpha1.DeletionOrphan,
+	}
+	if spec.RootDisk != nil && spec.RootDisk.Size != nil {
+		root.Size = spec.RootDisk.Size.Value()
+	}
+	if root.Size > 0 || root.DeleteOnEnd {
+		w.want.Disks = append(w.want.Disks, root)
+	}
 }
 
 // provisioned takes over the disks that a template asks to be made: device 0 is the root disk, the others are disks

@@ -25,6 +25,9 @@ type Facts struct {
 	Loose []VDI
 	// Owner is another living object that the VM's marks name, "" if there is none.
 	Owner string
+	// Denied says why the VM that annotation or spec names may not be looked at, nil if it may: it is not the
+	// instance's, and the namespace may not adopt. The VM is not among the facts then.
+	Denied *Problem
 	// UnknownClone says that a clone or copy of the template is under way which this process did not start: it may be
 	// ours from before a restart, so nothing is created until it is over.
 	UnknownClone bool

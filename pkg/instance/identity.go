@@ -21,6 +21,14 @@ func whenOwnedByAnother(f *Facts, _ time.Time) (Plan, bool) {
 		fmt.Sprintf("VM %s belongs to %s; delete one of the two objects", f.VM.UUID, f.Owner)))
 }
 
+// whenDenied tells a namespace nothing of a VM that it names and may not have.
+func whenDenied(f *Facts, _ time.Time) (Plan, bool) {
+	if f.Denied == nil {
+		return undecided()
+	}
+	return stop(blockedBy([]Problem{*f.Denied}))
+}
+
 // whenThereAreTwins sees to VMs that carry the same mark: what a crash left behind is destroyed, if it never ran and was
 // never finished; anything else is for a person to decide.
 func whenThereAreTwins(f *Facts, _ time.Time) (Plan, bool) {

@@ -55,7 +55,12 @@ func (f *Facts) find(v xencache.View, in *Inputs) {
 	var found []*VM
 	if named != "" {
 		if ref, record := v.VMByUUID(named); record != nil && !record.IsASnapshot {
-			found = append(found, observeVM(v, f.Me.Installation, f.Me.Key, ref))
+			vm := observeVM(v, f.Me.Installation, f.Me.Key, ref)
+			if in.AdoptDenied != nil && !isInstanceVM(vm, f.Me) {
+				f.Denied = in.AdoptDenied
+				return
+			}
+			found = append(found, vm)
 		}
 	}
 	if in.Object.Spec.Source.Existing == nil {

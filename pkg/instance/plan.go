@@ -93,6 +93,7 @@ type policy func(*Facts, time.Time) (Plan, bool)
 // policies are asked in this order; the first that has something to say decides.
 var policies = []policy{
 	whenDeleting,
+	whenDenied,
 	whenOwnedByAnother,
 	whenThereAreTwins,
 	whenVanished,

@@ -116,6 +116,13 @@ func TestDecide(t *testing.T) {
 			facts: given(complete(running), func(f *Facts) { f.Owner = "XenInstance/team-b/web" }),
 			kind:  reconcile.KindTerminal, reason: v1alpha1.ReasonOwnedByAnother,
 		},
+		"names a VM that it may not have": {
+			facts: given(func(f *Facts) {
+				f.Denied = &Problem{Reason: v1alpha1.ReasonNamespaceNotAllowed}
+				f.Me.BoundUUID = testUUID
+			}),
+			kind: reconcile.KindTerminal, reason: v1alpha1.ReasonNamespaceNotAllowed,
+		},
 		"a twin that never ran": {
 			facts: given(complete(running), func(f *Facts) {
 				clone := given(unfinishedClone)

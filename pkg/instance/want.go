@@ -149,6 +149,8 @@ type Inputs struct {
 	// Problems are those found outside the pool: image not ready, user data missing, namespace not allowed, quota.
 	Problems []Problem
 	Resolver Resolver
+	// AdoptDenied says why the namespace may not take over a VM that is not its instance's already, nil if it may.
+	AdoptDenied *Problem
 	// OwnerLives reports whether another object that marks name still exists.
 	OwnerLives func(xencache.Key) bool
 	// Held says why nothing may be started, stopped or deleted on the pool.
