@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -589,4 +590,87 @@ func TestDrainingTellsPagesAndEnds(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestSlowAndFloodingPeersAreLetGoBeforeTheyAreLetIn(t *testing.T) {
+	cases := map[string]struct {
+		send func(net.Conn)
+		want string // the start of the answer; "" for none
+	}{
+		"headers that never end": {func(c net.Conn) { _, _ = io.WriteString(c, "GET /console HTTP/1.1\r\nHost: x\r\nX-A: ") }, ""},
+		"nothing at all":         {func(net.Conn) {}, ""},
+		"a flood of headers": {func(c net.Conn) {
+			_, _ = io.WriteString(c, "GET /console HTTP/1.1\r\nHost: x\r\n"+strings.Repeat("X-Flood: "+strings.Repeat("a", 500)+"\r\n", 200))
+		}, "HTTP/1.1 431"},
+		"not HTTP": {func(c net.Conn) { _, _ = io.WriteString(c, "RFB 003.008\n\r\n\r\n") }, "HTTP/1.1 400"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil, func(l *limits) { l.header = 300 * time.Millisecond })
+			conn := f.dialRaw(t, "")
+			go c.send(conn)
+			answer, err := io.ReadAll(conn)
+			if err != nil && !strings.Contains(err.Error(), "reset") {
+				t.Fatalf("the peer still holds its connection: %v", err)
+			}
+			if !strings.HasPrefix(string(answer), c.want) {
+				t.Fatalf("wanted %q, found %q", c.want, answer)
+			}
+			f.openPage(t, testToken).until(stateConnected) // and everybody else is served
+		})
+	}
+}
+
+// FuzzFirstBytes holds that whatever a peer says first, nobody is let in without the token and the gateway goes on serving.
+func FuzzFirstBytes(f *testing.F) {
+	f.Add([]byte("GET /console?token=x HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte("CONNECT /console HTTP/1.0\r\nAuthorization: Bearer\r\n\r\n"))
+	f.Add([]byte("GET /console/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x00\x00\x00\x00hello"))
+	dialled := make(chan struct{}, 1)
+	server := NewServer(Options{Directory: nobody{}, Dialer: nobody{dialled}, Ledger: nobody{}, Log: logr.Discard()})
+	server.limits.header, server.limits.hello, server.limits.farewell = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f.Cleanup(stop)
+	go func() { _ = server.Serve(ctx, listener, nil, time.Second) }()
+	f.Fuzz(func(t *testing.T, first []byte) {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatalf("the gateway serves no more: %v", err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(first)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		answer, err := io.ReadAll(conn)
+		if err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Fatalf("the connection is held open: %v", err)
+		}
+		if strings.HasPrefix(string(answer), xvpWelcome) {
+			t.Fatal("somebody was let in")
+		}
+		select {
+		case <-dialled:
+			t.Fatal("a console was dialled")
+		default:
+		}
+	})
+}
+
+// nobody is a directory in which no token opens anything.
+type nobody struct{ dialled chan struct{} }
+
+func (nobody) ByDigest(context.Context, string) (Console, bool)        { return Console{}, false }
+func (nobody) Current(context.Context, string, string) (Console, bool) { return Console{}, false }
+func (nobody) Changes(string) (<-chan struct{}, func())                { return nil, func() {} }
+func (nobody) Opened(context.Context, Console, string, int) error      { return nil }
+func (nobody) Closed(Console, Visit, int)                              {}
+func (n nobody) DialConsole(context.Context, Target) (net.Conn, error) {
+	n.dialled <- struct{}{}
+	return nil, io.EOF
 }
