@@ -86,8 +86,8 @@ func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, re
 	}
 	spec, status, err := s.image(ctx, ref)
 	if apierrors.IsNotFound(err) {
-		in.Problems = append(in.Problems, instance.Problem{Reason: v1alpha1.ReasonImageNotFound, Passing: true,
-			Message: fmt.Sprintf("there is no %s %q; make it, or name another in source.imageRef", ref.Kind, ref.Name)})
+		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotFound, Passing: true,
+			Message: fmt.Sprintf("there is no %s %q; make it, or name another in source.imageRef", ref.Kind, ref.Name)}
 		return nil
 	}
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, re
 		if at >= 0 && status.Pools[at].Message != "" {
 			message += ": " + status.Pools[at].Message
 		}
-		in.Problems = append(in.Problems, instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: message, Passing: true})
+		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: message, Passing: true}
 		return nil
 	}
 	in.ImageTemplate, resolver.imageTemplate = status.Pools[at].TemplateUUID, status.Pools[at].TemplateUUID

@@ -69,11 +69,16 @@ func TestImage(t *testing.T) {
 	if instance.Status.RootDisk.Size.String() != "12Gi" || instance.Status.RootDisk.VDIUUID == disk {
 		t.Errorf("root disk: %+v", instance.Status.RootDisk)
 	}
+	if err := w.Client.Delete(t.Context(), image); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitGone(t, image)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
+	waitPowered(t, w, instance, v1alpha1.PowerStateHalted) // a VM that is made needs its image no longer
 	if err := w.Client.Delete(t.Context(), instance); err != nil {
 		t.Fatal(err)
 	}
 	w.WaitGone(t, instance)
-	w.WaitReady(t, image)
 	byUUID(t, w, "VDI", disk)
 }
 

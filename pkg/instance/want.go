@@ -146,7 +146,9 @@ type Inputs struct {
 	// ImageTemplate is the uuid of the template that holds the image, if the source is an image that is ready.
 	ImageTemplate string
 	Image         *v1alpha1.XenImageSpec
-	// Problems are those found outside the pool: image not ready, user data missing, namespace not allowed, quota.
+	// ImageProblem is why the image cannot be used; it matters only until the VM is made.
+	ImageProblem *Problem
+	// Problems are those found outside the pool: namespace not allowed, user data missing, quota.
 	Problems []Problem
 	Resolver Resolver
 	// AdoptDenied says why the namespace may not take over a VM that is not its instance's already, nil if it may.
@@ -228,9 +230,11 @@ func (w *wanter) source(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 	}
 	uuid := source.TemplateUUID
 	if source.ImageRef != nil {
-		if uuid = w.in.ImageTemplate; uuid == "" {
-			return // what is wrong with the image stands in the inputs' problems
+		if w.in.ImageProblem != nil {
+			w.want.Problems = append(w.want.Problems, *w.in.ImageProblem)
+			return
 		}
+		uuid = w.in.ImageTemplate
 		w.checkImage()
 	}
 	ref, err := w.in.Resolver.Template(source.TemplateName, uuid)
