@@ -8,6 +8,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 // change brings a complete VM to what the spec says now, as far as its power state and its guest allow. What they do not
@@ -92,7 +93,7 @@ func (have Size) text() string {
 
 // diskField is how pendingChanges name a field of a disk.
 func diskField(want WantDisk, field string) string {
-	if want.Name == rootName {
+	if want.Role == xencache.RoleRootDisk {
 		return "rootDisk." + field
 	}
 	return fmt.Sprintf("disks[%s].%s", want.Name, field)

@@ -13,7 +13,7 @@
 //
 // Nothing here remembers what it has done: the next step follows from what is on the pool, so a crash anywhere is
 // followed by planning again. Two things are remembered in the process and may be lost: the task that an act has
-// started, and that an act's effect has not come back as an event yet (flight.go).
+// started, and that an act's effect has not come back as an event yet (execute.go).
 //
 // The package knows the XenAPI and its cache, but neither the API server nor the registry of pools: the controller hands
 // in what it needs of both (Inputs).

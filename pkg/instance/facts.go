@@ -191,6 +191,10 @@ func (vm *VM) diskAt(device string) *Disk {
 	return &vm.Disks[i]
 }
 
+// isRoot reports whether it is what the VM boots from. The root disk has a name of its own in the marks, which a data disk
+// may have too.
+func (d *Disk) isRoot() bool { return d.Device == strconv.Itoa(rootDevice) }
+
 // rootDisk is the disk that the VM boots from: device 0.
 func (vm *VM) rootDisk() *Disk {
 	disk := vm.diskAt(strconv.Itoa(rootDevice))

@@ -150,11 +150,12 @@ func asAsked(f *Facts) Plan {
 	if held := heldChange(f); held != nil {
 		return Plan{Outcome: reconcile.Terminal(v1alpha1.ReasonDeviceInUse, held.Message)}
 	}
-	switch pending := requirement(Pending(f)); {
-	case pending == v1alpha1.RequiresPowerOff:
+	pending := requirement(Pending(f))
+	if pending == v1alpha1.RequiresPowerOff {
 		return Plan{Outcome: reconcile.Done().Because(v1alpha1.ReasonPowerOffRequired,
 			"changes wait until the VM is off; status.pendingChanges lists them, a new restartToken carries them out")}
-	case pending == v1alpha1.RequiresRestart:
+	}
+	if pending == v1alpha1.RequiresRestart {
 		return Plan{Outcome: reconcile.Done().Because(v1alpha1.ReasonRestartRequired,
 			"changes wait for the next boot; status.pendingChanges lists them, a new restartToken makes one")}
 	}

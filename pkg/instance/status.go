@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 // Limits of the API on what status may hold.
@@ -147,7 +148,7 @@ func diskStatus(name, device string, vdi *VDI, attached bool) v1alpha1.DiskStatu
 func diskStatuses(f *Facts) []v1alpha1.DiskStatus {
 	var statuses []v1alpha1.DiskStatus
 	for _, want := range f.Want.Disks {
-		if want.Name == rootName || isImplied(want.Name) {
+		if want.Role == xencache.RoleRootDisk || isImplied(want.Name) {
 			continue
 		}
 		if disk := f.attachedDisk(want); disk != nil {
