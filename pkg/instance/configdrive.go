@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -93,8 +94,14 @@ func fillDrive(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	if err != nil {
 		return "", r.doing(err, "lay out the config drive")
 	}
+	for _, task := range r.OldFills { // nobody completes it any more, and only what is over can be destroyed
+		err := errors.Join(r.Client.Task.SetStatus(ctx, task, xenapi.TaskStatusFailure), r.Client.Task.Destroy(ctx, task))
+		if err != nil && !isGone(err) {
+			return "", r.doing(err, "tidy up after an earlier attempt to fill the config drive")
+		}
+	}
 	vdi := r.driveDisk()
-	if err := r.importRaw(ctx, vdi.Ref, image); err != nil {
+	if err := r.fill(ctx, vdi.Ref, image); err != nil {
 		return "", r.doing(err, "fill the config drive")
 	}
 	return "", r.doing(r.Client.VDI.AddToOtherConfig(ctx, vdi.Ref, xencache.MarkSelf, vdi.UUID), "mark the config drive")

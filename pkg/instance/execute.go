@@ -55,9 +55,11 @@ func (r *Run) doing(err error, format string, args ...any) error {
 	return fmt.Errorf("%s of %s/%s: %w", fmt.Sprintf(format, args...), r.Me.Key.Namespace, r.Me.Key.Name, err)
 }
 
-// importRaw writes an image into a disk and waits until the pool has it all.
-func (r *Run) importRaw(ctx context.Context, vdi xenapi.VDIRef, image []byte) error {
-	return r.Client.ImportVDI(ctx, xenapi.ImportVDI{VDI: vdi, Body: bytes.NewReader(image), Size: int64(len(image))})
+// fill writes an image into a disk and waits until the pool has it all.
+func (r *Run) fill(ctx context.Context, vdi xenapi.VDIRef, image []byte) error {
+	return r.Client.ImportVDI(ctx, xenapi.ImportVDI{
+		Transfer: xenapi.Transfer{Label: r.Me.fillName()}, VDI: vdi, Body: bytes.NewReader(image), Size: int64(len(image)),
+	})
 }
 
 // TaskState is what has become of a task.

@@ -31,6 +31,8 @@ type Facts struct {
 	// UnknownClone says that a clone or copy of the template is under way which this process did not start: it may be
 	// ours from before a restart, so nothing is created until it is over.
 	UnknownClone bool
+	// OldFills are the tasks of earlier attempts to fill the config drive, which a crash has left.
+	OldFills []xenapi.TaskRef
 	// Hosts are the pool's hosts, for placement.
 	Hosts []Host
 }
@@ -54,6 +56,12 @@ type Me struct {
 // MarkName is the name under which the VM is made; it carries it until it is complete.
 func (m Me) MarkName() string {
 	return xencache.MarkName(m.Installation, m.Key, xencache.RoleVM)
+}
+
+// fillName is the name of the task that fills the config drive. It is the mark by which one is found again whose manager
+// has died.
+func (m Me) fillName() string {
+	return xencache.MarkName(m.Installation, m.Key, xencache.RoleConfigDrive)
 }
 
 // Marks are the marks of an object of this instance.

@@ -23,6 +23,7 @@ func Observe(cache *xencache.Cache, in *Inputs, executor *Executor) *Facts {
 	cache.View(func(v xencache.View) {
 		f.Loose = f.looseDisks(v)
 		f.Hosts = observeHosts(v)
+		f.OldFills = f.oldFills(v)
 		f.Want.Problems = append(f.Want.Problems, f.duplicateMACs(v)...)
 	})
 	if template := f.Want.Source.Template; template != nil && f.VM == nil {
@@ -309,6 +310,21 @@ func (f *Facts) looseDisks(v xencache.View) []VDI {
 	}
 	slices.SortFunc(loose, func(a, b VDI) int { return strings.Compare(a.UUID, b.UUID) })
 	return loose
+}
+
+// oldFills are tasks that carry the name of ours; they are looked for only while the config drive is not filled.
+func (f *Facts) oldFills(v xencache.View) []xenapi.TaskRef {
+	if !f.building() || f.Want.Drive == nil {
+		return nil
+	}
+	var old []xenapi.TaskRef
+	for ref, task := range v.Tasks() {
+		if task.NameLabel == f.Me.fillName() {
+			old = append(old, ref)
+		}
+	}
+	slices.Sort(old)
+	return old
 }
 
 // own is the VM as a list.
