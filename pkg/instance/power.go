@@ -71,9 +71,9 @@ func towards(f *Facts, want v1alpha1.PowerState, now time.Time) Plan {
 	)
 	switch (way{f.VM.Power, want}) {
 	case way{halted, running}:
-		return gated(f, operationStart, startStep)
+		return gated(f, startOperation(f), startStep)
 	case way{halted, paused}:
-		return gated(f, operationStart, startPausedStep)
+		return gated(f, startOperation(f), startPausedStep)
 	case way{suspended, running}, way{suspended, paused}:
 		return gated(f, operationStart, resumeStep) // paused: afterwards
 	case way{paused, running}, way{paused, suspended}:
@@ -88,6 +88,15 @@ func towards(f *Facts, want v1alpha1.PowerState, now time.Time) Plan {
 		return Plan{Outcome: reconcile.Terminal(v1alpha1.ReasonIllegalTransition, fmt.Sprintf(
 			"a VM that is %s cannot become %s; set powerState to Running first", f.VM.Power, want))}
 	}
+}
+
+// startOperation is what a start belongs to. The first one belongs to the making of the VM, so that making one does not
+// write a status for each half.
+func startOperation(f *Facts) string {
+	if f.Prior.UUID == "" && f.Want.Source.ExistingUUID == "" && f.VM.neverRan() {
+		return operationCreate
+	}
+	return operationStart
 }
 
 // steps plans steps of an operation, unless the administrator has blocked the first of them on the VM.

@@ -61,7 +61,7 @@ func Status(f *Facts, report Report) v1alpha1.XenInstanceStatus {
 		status.PasswordSecretRef = &v1alpha1.LocalSecretReference{Name: report.PasswordSecret}
 	}
 	setProvisioned(&status, f, report)
-	setFlavorApplied(&status, f)
+	setFlavorApplied(&status, f, report)
 	setPowerStateSynced(&status, f, report)
 	setGuestReady(&status, f)
 	return status
@@ -70,8 +70,8 @@ func Status(f *Facts, report Report) v1alpha1.XenInstanceStatus {
 // firstBuild reports whether the VM is on its way from nothing to its first Ready: being made, or being started for the
 // first time.
 func firstBuild(f *Facts, report Report) bool {
-	return f.Prior.UUID == "" && f.Want.Source.ExistingUUID == "" &&
-		(f.building() || (f.VM.neverRan() && report.Plan.Operation == operationStart && report.Outcome.Kind() == reconcile.KindWait))
+	starting := report.Plan.Operation == operationCreate && report.Outcome.Kind() == reconcile.KindWait
+	return f.Prior.UUID == "" && f.Want.Source.ExistingUUID == "" && (f.building() || starting)
 }
 
 // operation is what is being done, nil at rest. It begins when it is first planned and keeps its beginning.
@@ -82,7 +82,7 @@ func operation(f *Facts, report Report) *v1alpha1.Operation {
 	}
 	now := metav1.NewTime(report.Now.Truncate(time.Second))
 	current := &v1alpha1.Operation{Type: kind, ID: report.Plan.ID, StartedAt: &now}
-	if prior := f.Prior.Operation; prior != nil && sameOperation(prior, current, f) {
+	if prior := f.Prior.Operation; prior != nil && prior.Type == current.Type && prior.ID == current.ID {
 		*current = *prior
 	}
 	if report.Outcome.Kind() == reconcile.KindRetry {
@@ -93,20 +93,12 @@ func operation(f *Facts, report Report) *v1alpha1.Operation {
 	return current
 }
 
-// sameOperation reports whether an operation goes on. The first start belongs to the making of the VM.
-func sameOperation(prior, current *v1alpha1.Operation, f *Facts) bool {
-	if prior.Type == operationCreate && current.Type == operationStart && f.Prior.UUID == "" {
-		return true
-	}
-	return prior.Type == current.Type && prior.ID == current.ID
-}
-
-// coarse keeps a percentage from being written for every small step.
+// coarse keeps a percentage from being written for every small step. That a task is at its end is told by what follows.
 func coarse(shown, percent *int32) *int32 {
 	switch {
 	case percent == nil || *percent == 0:
 		return nil
-	case shown != nil && *percent-*shown < percentStep && *percent >= *shown && *percent < 100:
+	case *percent >= 100, shown != nil && *percent-*shown < percentStep && *percent >= *shown:
 		return shown
 	}
 	rounded := *percent / percentStep * percentStep
@@ -245,7 +237,7 @@ func setProvisioned(status *v1alpha1.XenInstanceStatus, f *Facts, report Report)
 	switch {
 	case f.VM == nil && report.Outcome.Kind() != reconcile.KindDone:
 		set(metav1.ConditionFalse, orElse(report.Outcome.Reason(), v1alpha1.ReasonCreating), report.Outcome.Message())
-	case f.VM == nil || f.building():
+	case f.VM == nil || f.building() || firstBuild(f, report):
 		set(metav1.ConditionFalse, v1alpha1.ReasonCreating, "the VM is being made")
 	case f.Want.Source.ExistingUUID != "":
 		set(metav1.ConditionTrue, v1alpha1.ReasonAdopted, "VM "+f.VM.UUID+" existed before")
@@ -257,14 +249,14 @@ func setProvisioned(status *v1alpha1.XenInstanceStatus, f *Facts, report Report)
 }
 
 // setFlavorApplied says whether the VM has the size that the flavor says.
-func setFlavorApplied(status *v1alpha1.XenInstanceStatus, f *Facts) {
+func setFlavorApplied(status *v1alpha1.XenInstanceStatus, f *Facts, report Report) {
 	set := setter(status, v1alpha1.ConditionFlavorApplied)
 	switch {
 	case f.Want.Flavor == "":
 		set(metav1.ConditionTrue, v1alpha1.ReasonNotRequested, "no flavor is asked for")
 	case f.Want.Size == nil:
 		set(metav1.ConditionFalse, v1alpha1.ReasonFlavorNotFound, "there is no XenFlavor "+f.Want.Flavor)
-	case f.VM == nil || f.building():
+	case f.VM == nil || f.building() || firstBuild(f, report):
 		set(metav1.ConditionFalse, v1alpha1.ReasonApplying, "the VM is being made")
 	case sized(f):
 		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, f.Want.Flavor+": "+f.VM.Size.text())
@@ -290,7 +282,7 @@ var powerReasons = map[v1alpha1.PowerState]string{
 func setPowerStateSynced(status *v1alpha1.XenInstanceStatus, f *Facts, report Report) {
 	set := setter(status, v1alpha1.ConditionPowerStateSynced)
 	switch {
-	case f.VM == nil || f.building():
+	case f.VM == nil || f.building() || firstBuild(f, report):
 		set(metav1.ConditionFalse, v1alpha1.ReasonCreating, "the VM is being made")
 	case f.Want.Power == "":
 		set(metav1.ConditionTrue, v1alpha1.ReasonNotRequested, "the VM is "+string(f.VM.Power)+"; no power state is asked for")

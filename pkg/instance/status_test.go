@@ -95,6 +95,18 @@ func TestStatus(t *testing.T) {
 			facts: given(complete(v1alpha1.PowerStateHalted), wasRunning), report: Report{Plan: Plan{Operation: operationStart}, Outcome: wait(v1alpha1.ReasonStarting)},
 			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonStarting}},
 		},
+		"being started for the first time": {
+			facts:  given(complete(v1alpha1.PowerStateHalted), priorly(func(s *v1alpha1.XenInstanceStatus) { s.UUID = "" })),
+			report: Report{Plan: Plan{Operation: operationCreate}, Outcome: wait(v1alpha1.ReasonCreating)},
+			conds: map[string]want{
+				v1alpha1.ConditionProvisioned: {no, v1alpha1.ReasonCreating}, v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonCreating},
+			},
+			check: func(t *testing.T, s v1alpha1.XenInstanceStatus) {
+				if s.UUID != "" {
+					t.Errorf("the VM is shown before it is there: %s", s.UUID)
+				}
+			},
+		},
 		"the root disk is gone": {
 			facts: given(complete(v1alpha1.PowerStateHalted), having(func(vm *VM) { vm.Disks = nil })), report: Report{Outcome: reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, "gone")},
 			conds: map[string]want{v1alpha1.ConditionProvisioned: {no, v1alpha1.ReasonExternallyDeleted}},
@@ -151,7 +163,8 @@ func TestCoarse(t *testing.T) {
 		"a little further": {p(10), p(13), p(10)},
 		"further":          {p(10), p(17), p(15)},
 		"anew":             {p(50), p(6), p(5)},
-		"done":             {p(95), p(100), p(100)},
+		"done":             {p(95), p(100), p(95)},
+		"done at once":     {nil, p(100), nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
