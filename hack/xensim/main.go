@@ -29,6 +29,7 @@ func main() {
 type settings struct {
 	options                    xensim.Options
 	listen, state, dump, fault string
+	pace                       string
 }
 
 func parse(args []string, stderr io.Writer) (*settings, error) {
@@ -48,6 +49,7 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.IntVar(&s.options.Hosts, "hosts", 3, "number of hosts of the demonstration pool")
 	flags.BoolVar(&s.options.Guests.Agent, "agents", true, "every guest has an agent; with -state the default is that only those do that ask for one")
 	flags.DurationVar(&s.options.Guests.BootDelay, "agent-delay", 0, "how long after its start a guest's agent reports; a usual boot without it")
+	flags.StringVar(&s.pace, "pace", "", "how long operations take: usual, as in a small idle pool (the default), or recorded, about 0.1 s (with -state)")
 	flags.StringVar(&s.options.VNC, "vnc", "", "VNC server (host:port or path of a unix socket) that all consoles show")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -59,6 +61,15 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if s.state != "" && !given["agents"] {
 		s.options.Guests.Agent = false
+	}
+	switch s.pace {
+	case "":
+	case "usual":
+		s.options.Durations = xensim.DefaultDurations
+	case "recorded":
+		s.options.Durations = xensim.RecordedDurations
+	default:
+		return nil, fmt.Errorf("unknown pace %q: usual or recorded", s.pace)
 	}
 	return &s, nil
 }

@@ -86,6 +86,7 @@ func TestRefusesWhatItDoesNotKnow(t *testing.T) {
 	for name, args := range map[string][]string{
 		"argument":         {"serve"},
 		"profile":          {"-profile", "7.0"},
+		"pace":             {"-pace", "hasty"},
 		"missing state":    {"-state", "/nonexistent/state.json"},
 		"missing faults":   {"-faults", "/nonexistent/faults.json"},
 		"address":          {"-listen", "nowhere"},

@@ -36,13 +36,20 @@ type Options struct {
 	Profile    string    // 24.19 (default) or 26.17
 	Faults     []Fault
 	VNC        string    // address of a VNC server that all consoles show instead of the built-in screen
-	Durations  Durations // how long operations take; unset ones as on a small idle pool
+	Durations  Durations // how long operations take; unset ones as on a small idle pool, or as recorded when State is given
 	Guests     Guests    // what runs in VMs
 	Logf       func(format string, args ...any)
 }
 
 // Durations are how long operations take in the pool's time.
 type Durations = classes.Durations
+
+// What operations may take: as long as in a small idle pool, or as on the server of the recordings, whose hypervisor and
+// storage were stand-ins. Who brings a state compares with a real server, and gets the latter unless asked otherwise.
+var (
+	DefaultDurations  = classes.DefaultDurations
+	RecordedDurations = classes.RecordedDurations
+)
 
 // Guests say what runs in VMs: whether they have an agent, and when it reports.
 type Guests = classes.Guests
@@ -83,6 +90,9 @@ func New(o Options) (*Pool, error) {
 	}
 	if o.Hosts == 0 {
 		o.Hosts = 3
+	}
+	if o.State != nil && o.Durations == (Durations{}) {
+		o.Durations = RecordedDurations
 	}
 	model, err := datamodel.Load(o.Profile)
 	if err != nil {

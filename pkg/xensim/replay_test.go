@@ -2,6 +2,7 @@ package xensim
 
 import (
 	"bufio"
+	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
@@ -93,7 +94,7 @@ func seeded(t testing.TB) (*Pool, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(Options{Password: "rigpass", State: state, DataDir: t.TempDir(), HTTP: true, Durations: recordedDurations})
+	p, err := New(Options{Password: "rigpass", State: state, DataDir: t.TempDir(), HTTP: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,13 +104,6 @@ func seeded(t testing.TB) (*Pool, string) {
 		t.Fatal(err)
 	}
 	return p, strings.TrimPrefix(url, "http://")
-}
-
-// recordedDurations are those of the recorded server, whose hypervisor and storage were stand-ins.
-var recordedDurations = Durations{
-	Start: 100 * time.Millisecond, Stop: 50 * time.Millisecond, CleanStop: 100 * time.Millisecond, Pause: 20 * time.Millisecond,
-	Suspend: 100 * time.Millisecond, Migrate: 100 * time.Millisecond, Plug: 20 * time.Millisecond, Disk: 20 * time.Millisecond,
-	CopyPerGiB: 250 * time.Millisecond,
 }
 
 // TestReplay sends every recorded request to a freshly seeded simulator and compares the answers. What differs must be
@@ -141,7 +135,7 @@ var continued = map[string]bool{"2001-http": true, "3001-races": true}
 
 func newReplayer(t *testing.T) *replayer {
 	pool, address := seeded(t)
-	r := &replayer{pool: pool, address: address, ids: newMapping()}
+	r := &replayer{pool: pool, address: address, ids: newMapping(), reports: os.Getenv("REPLAY_REPORT")}
 	r.ids.volatileAddress(address)
 	r.ids.lookup = r.record
 	return r
@@ -196,7 +190,18 @@ func (r *replayer) group(t *testing.T, name string, exchanges []*exchange, liste
 		found[p.exchange.Number] = []string{"no answer"}
 	}
 	r.parked = nil
+	r.report(t, name)
 	judge(t, name, exchanges, found, listed, excused)
+}
+
+func (r *replayer) report(t *testing.T, name string) {
+	if r.reports == "" {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(r.reports, "withheld-"+name+".txt"), []byte(strings.Join(r.answers, "")), 0o600); err != nil {
+		t.Error(err)
+	}
+	r.answers = nil
 }
 
 // judge holds the differences that were found against the lists.
@@ -254,6 +259,8 @@ type replayer struct {
 	before  int    // number of the exchange by which it has finished
 	archive string // the XVA that the server exported last
 	parked  []*parked
+	reports string   // directory for what a person wants to see of a replay, if any does
+	answers []string // ours, where the recorded ones are withheld
 }
 
 // replay sends one request and gives the differences between the answers, or says that the request blocks.
@@ -356,6 +363,7 @@ func (r *replayer) once(e *exchange, ids *mapping) []string {
 // judgeReply compares an answer with the recorded one.
 func (r *replayer) judgeReply(e *exchange, ids *mapping, got *reply) []string {
 	if e.Response.Withheld {
+		r.withheld(e, ids, got)
 		return nil
 	}
 	if e.Response.Error != "" {
@@ -406,6 +414,23 @@ func (r *replayer) send(e *exchange, ids *mapping) *reply {
 	defer answer.Body.Close()
 	content, err := io.ReadAll(answer.Body)
 	return &reply{answer.StatusCode, answer.Header, string(content), err}
+}
+
+// withheld shows what we answer where the recording keeps its answer to itself, for whoever asks by REPLAY_REPORT: with
+// the recording's identities, so that it can be read beside its neighbours.
+func (r *replayer) withheld(e *exchange, ids *mapping, got *reply) {
+	if r.reports == "" {
+		return
+	}
+	back := func(text string) string {
+		return idPattern.ReplaceAllStringFunc(text, func(id string) string { return cmp.Or(ids.toRecorded[id], id) })
+	}
+	request := e.Request.Raw
+	if e.Request.Body != nil {
+		request = *e.Request.Body
+	}
+	r.answers = append(r.answers, fmt.Sprintf("%s\n  > %s %s %.2000q\n  < %d %s\n",
+		e.label(), e.Request.Method, e.Request.Path, request, got.status, back(got.body)))
 }
 
 // lostBody gives the body of a request during which the recorder's connection broke, so that it is not on record: an import

@@ -28,6 +28,7 @@ type Durations struct {
 	CopyPerGiB    time.Duration // of a disk's virtual size
 	GuestDeadline time.Duration // how long a guest may take to shut down
 	Coalesce      time.Duration // from the end of a snapshot until its blocks are merged into what is left
+	WrongPassword time.Duration // until a login is refused
 }
 
 // DefaultDurations are those of a small idle pool.
@@ -35,7 +36,14 @@ var DefaultDurations = Durations{
 	Start: 2 * time.Second, Stop: time.Second, CleanStop: 5 * time.Second, Pause: 50 * time.Millisecond,
 	Suspend: 3 * time.Second, Migrate: 5 * time.Second, Plug: 100 * time.Millisecond, Disk: 100 * time.Millisecond,
 	CopyPerGiB: 250 * time.Millisecond, GuestDeadline: 20 * time.Minute,
-	Coalesce: 30 * time.Second,
+	Coalesce: 30 * time.Second, WrongPassword: 5 * time.Second,
+}
+
+// RecordedDurations are those of the recorded server, whose hypervisor, storage and PAM were stand-ins.
+var RecordedDurations = Durations{
+	Start: 100 * time.Millisecond, Stop: 50 * time.Millisecond, CleanStop: 100 * time.Millisecond, Pause: 20 * time.Millisecond,
+	Suspend: 100 * time.Millisecond, Migrate: 100 * time.Millisecond, Plug: 20 * time.Millisecond, Disk: 20 * time.Millisecond,
+	CopyPerGiB: 250 * time.Millisecond, WrongPassword: 2 * time.Millisecond,
 }
 
 // orDefault fills in what is not set.
@@ -47,7 +55,7 @@ func (d Durations) orDefault() Durations {
 		{&d.Start, DefaultDurations.Start}, {&d.Stop, DefaultDurations.Stop}, {&d.CleanStop, DefaultDurations.CleanStop},
 		{&d.Pause, DefaultDurations.Pause}, {&d.Suspend, DefaultDurations.Suspend}, {&d.Migrate, DefaultDurations.Migrate},
 		{&d.Plug, DefaultDurations.Plug}, {&d.Disk, DefaultDurations.Disk}, {&d.CopyPerGiB, DefaultDurations.CopyPerGiB},
-		{&d.GuestDeadline, DefaultDurations.GuestDeadline}, {&d.Coalesce, DefaultDurations.Coalesce},
+		{&d.GuestDeadline, DefaultDurations.GuestDeadline}, {&d.Coalesce, DefaultDurations.Coalesce}, {&d.WrongPassword, DefaultDurations.WrongPassword},
 	} {
 		if *pair.field == 0 {
 			*pair.field = pair.fallback
@@ -75,6 +83,7 @@ func Register(p *xapi.Pool, o Options) *World {
 	w := &World{Pool: p, disks: o.Disks, durations: o.Durations.orDefault(), guests: o.Guests,
 		domids: map[string]int64{}, guestOf: map[string]*guest{}, scheduled: map[string]string{},
 		snapshotted: map[string]db.Record{}}
+	p.WrongPassword = w.durations.WrongPassword
 	p.OnRefresh("VM", func(_ *xapi.Pool, ref string) { w.refreshVM(ref) })
 	p.OnRefresh("VBD", func(_ *xapi.Pool, ref string) { w.refreshVBD(ref) })
 	p.OnRefresh("VIF", func(_ *xapi.Pool, ref string) { w.refreshVIF(ref) })

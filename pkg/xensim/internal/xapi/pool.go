@@ -20,6 +20,8 @@ type Pool struct {
 	Password string
 	Logf     func(format string, args ...any)
 
+	WrongPassword time.Duration // until a login with one is refused
+
 	mu      sync.Mutex // covers everything below
 	db      *db.DB
 	seen    int64         // generation that waiters were last told of

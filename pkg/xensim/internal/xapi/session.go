@@ -15,7 +15,6 @@ const (
 	sessionsPerOriginator = 500
 	sessionsPerUser       = 500
 	sessionsAnonymous     = 400
-	badPasswordDelay      = 5 * time.Second
 )
 
 // session is what the database does not hold about a session.
@@ -53,7 +52,7 @@ func login(c *Call) (any, error) {
 	}
 	user := c.Str("uname")
 	if user != c.User || c.Str("pwd") != c.Password {
-		if err := c.Wait(c.badPasswordDelay()); err != nil {
+		if err := c.Wait(c.WrongPassword); err != nil {
 			return nil, err
 		}
 		return nil, Fail("SESSION_AUTHENTICATION_FAILED", user, "Authentication failure")
@@ -63,9 +62,6 @@ func login(c *Call) (any, error) {
 	c.trimSessions()
 	return ref, nil
 }
-
-// badPasswordDelay is what a wrong password costs. The recorded server authenticated without PAM and so did not wait.
-func (p *Pool) badPasswordDelay() time.Duration { return badPasswordDelay }
 
 // hostIsSlave is the answer of a host that does not coordinate the pool.
 func (p *Pool) hostIsSlave() *Error {
