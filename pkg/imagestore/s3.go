@@ -36,9 +36,10 @@ const (
 
 // S3 is a bucket and prefix of an S3-compatible store.
 type S3 struct {
-	core   minio.Core
-	bucket string
-	prefix string
+	core    minio.Core
+	bucket  string
+	prefix  string
+	parting parting
 }
 
 var _ Store = (*S3)(nil)
@@ -72,7 +73,7 @@ func NewS3(options S3Options) (*S3, error) {
 		return nil, wrong(Invalid, err)
 	}
 
-	return &S3{core: *core, bucket: options.Bucket, prefix: options.Prefix}, nil
+	return &S3{core: *core, bucket: options.Bucket, prefix: options.Prefix, parting: defaultParting}, nil
 }
 
 func (s *S3) key(name string) string { return s.prefix + name }

@@ -28,24 +28,32 @@ const (
 	largestPart  = 48 * mebibyte // that is kept in memory, so that it can be repeated
 )
 
-// partSizes are for objects of unknown size: they grow, so that short objects have several parts under way and long
-// ones do not run out of parts. Together they are 360 GiB.
-var partSizes = []struct{ upTo, size int }{{2000, 16 * mebibyte}, {4000, 24 * mebibyte}, {maxParts, largestPart}}
+// A parting says how large the parts of an object are.
+type parting struct {
+	// growing sizes are for objects of unknown size, so that short ones have several parts under way and long ones do
+	// not run out of parts. Together the default ones are 360 GiB.
+	growing []partStep
+	// streamAbove is the size above which parts are sent as they come: they are too large for memory, and cannot be
+	// repeated.
+	streamAbove int64
+}
 
-// partSize is the size of the part with a number, from 1 on. Above the largest part that is kept in memory parts are
-// streamed as they come.
-func partSize(size int64, number int) int64 {
-	if size < 0 {
-		for _, step := range partSizes {
-			if number <= step.upTo {
-				return int64(step.size)
-			}
-		}
-	}
-	needed := (size + maxParts - 1) / maxParts
-	for _, step := range partSizes {
-		if needed <= int64(step.size) {
-			return int64(step.size)
+type partStep struct {
+	upTo int // the number of the last part of this size
+	size int64
+}
+
+var defaultParting = parting{
+	growing:     []partStep{{2000, 16 * mebibyte}, {4000, 24 * mebibyte}, {maxParts, largestPart}},
+	streamAbove: largestPart,
+}
+
+// size of the part with a number, from 1 on, of an object whose size is known, or negative.
+func (p parting) size(object int64, number int) int64 {
+	needed := (object + maxParts - 1) / maxParts
+	for _, step := range p.growing {
+		if object < 0 && number <= step.upTo || object >= 0 && needed <= step.size {
+			return step.size
 		}
 	}
 
@@ -110,7 +118,7 @@ func (w *s3Writer) Write(p []byte) (n int, err error) {
 	}
 	for len(p) > 0 {
 		taken := 0
-		if partSize(w.upload.Size, w.number) > largestPart {
+		if w.upload.Size >= 0 && w.partSize() > w.store.parting.streamAbove {
 			taken, err = w.stream(p)
 		} else {
 			taken, err = w.collect(p)
@@ -128,7 +136,7 @@ func (w *s3Writer) Write(p []byte) (n int, err error) {
 
 // collect puts bytes into the buffer of the current part and sends the part when it is full.
 func (w *s3Writer) collect(p []byte) (int, error) {
-	size := partSize(w.upload.Size, w.number)
+	size := w.partSize()
 	if w.number > maxParts {
 		return 0, w.misused(errors.New("an object of unknown size must not be larger than 360 GiB"))
 	}
@@ -226,7 +234,7 @@ func (w *s3Writer) stream(p []byte) (int, error) {
 	if err := w.begin(); err != nil {
 		return 0, err
 	}
-	size := min(partSize(w.upload.Size, w.number), w.upload.Size-w.offsetOfPart())
+	size := min(w.partSize(), w.upload.Size-w.offsetOfPart())
 	if w.streamed == nil {
 		w.sum = sha256.New()
 		w.streamed = w.sendStream(w.number, size)
@@ -247,7 +255,10 @@ func (w *s3Writer) stream(p []byte) (int, error) {
 	return n, nil
 }
 
-func (w *s3Writer) offsetOfPart() int64 { return int64(w.number-1) * partSize(w.upload.Size, w.number) }
+func (w *s3Writer) partSize() int64 { return w.store.parting.size(w.upload.Size, w.number) }
+
+// offsetOfPart is where the current part begins, of an object of known size: its parts have one size.
+func (w *s3Writer) offsetOfPart() int64 { return int64(w.number-1) * w.partSize() }
 
 // sendStream opens the request of a large part; its SHA-256 follows the bytes.
 func (w *s3Writer) sendStream(number int, size int64) *outgoing {
@@ -256,7 +267,7 @@ func (w *s3Writer) sendStream(number int, size int64) *outgoing {
 		trailer := http.Header{"X-Amz-Checksum-Sha256": {base64.StdEncoding.EncodeToString(make([]byte, sha256.Size))}}
 		reader := io.TeeReader(io.LimitReader(body, size), both)
 		part, err := w.store.core.PutObjectPart(w.ctx, w.store.bucket, w.store.key(w.name), w.uploadID, number,
-			atEnd{reader, func() {
+			&atEnd{reader, size, func() {
 				trailer.Set("X-Amz-Checksum-Sha256", base64.StdEncoding.EncodeToString(digest.Sum(nil)))
 			}}, size,
 			minio.PutObjectPartOptions{Trailer: trailer})
@@ -268,15 +279,16 @@ func (w *s3Writer) sendStream(number int, size int64) *outgoing {
 	})
 }
 
-// atEnd calls a function before it passes on the end.
+// atEnd calls a function before it passes on the last byte. Some who read by count never ask for the end.
 type atEnd struct {
 	reader io.Reader
+	left   int64
 	call   func()
 }
 
-func (a atEnd) Read(p []byte) (int, error) {
+func (a *atEnd) Read(p []byte) (int, error) {
 	n, err := a.reader.Read(p)
-	if err == io.EOF { //nolint:errorlint // io.EOF comes bare
+	if a.left -= int64(n); n > 0 && a.left == 0 {
 		a.call()
 	}
 
