@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 )
 
 // Layer is a VHD of a chain as it is stored.
@@ -56,13 +57,32 @@ func Rebuild(target Target, want string, layers ...Layer) (size int64, sha256 st
 		return 0, "", errors.New("rebuild a disk of no layer")
 	}
 	content := NewDigest()
-	if _, err := io.Copy(content, NewRawImage(&rawDisk{target, size})); err != nil {
+	if _, err := io.Copy(content, NewRawImage(written(target, size))); err != nil {
 		return 0, "", err
 	}
 	if sha256 = content.SHA256(); want != "" && sha256 != want {
 		return 0, "", &DigestError{"the rebuilt disk", want, sha256}
 	}
 	return size, sha256, nil
+}
+
+// written reads back what was written; behind its end are zeros.
+func written(target Target, size int64) Disk {
+	if file, ok := target.(*os.File); ok {
+		return NewRaw(file, size)
+	}
+	return &rawDisk{zeroTail{target}, size}
+}
+
+type zeroTail struct{ io.ReaderAt }
+
+func (z zeroTail) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := z.ReaderAt.ReadAt(p, offset)
+	if errors.Is(err, io.EOF) {
+		clear(p[n:])
+		return len(p), nil
+	}
+	return n, err
 }
 
 // follows holds a layer against the one below. XenServer gives each streamed VHD a new identity, so the parent's is not compared.

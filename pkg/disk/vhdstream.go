@@ -97,7 +97,7 @@ func (s *VHDStream) skipTo(offset int64) error {
 
 // finish looks for the footer in the last sector, wherever that is.
 func (s *VHDStream) finish() error {
-	if err := s.skipTo(s.metadata); err != nil {
+	if err := s.skipTo(max(s.at, s.metadata)); err != nil {
 		return err
 	}
 	var last [vhdFooterSize]byte
