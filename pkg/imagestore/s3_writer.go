@@ -270,7 +270,7 @@ func (w *s3Writer) sendStream(number int, size int64) *outgoing {
 			&atEnd{reader, size, func() {
 				trailer.Set("X-Amz-Checksum-Sha256", base64.StdEncoding.EncodeToString(digest.Sum(nil)))
 			}}, size,
-			minio.PutObjectPartOptions{Trailer: trailer})
+			minio.PutObjectPartOptions{Trailer: trailer, DisableContentSha256: true})
 		if err != nil {
 			return w.failed(fmt.Sprintf("upload part %d of", number), err)
 		}
