@@ -188,11 +188,17 @@ func (c *consoleWorld) get(name string) *v1alpha1.XenConsole {
 // xen runs the kubectl plug-in until it ends.
 func (c *consoleWorld) xen(args ...string) (string, error) {
 	c.t.Helper()
+	return xen(c.t, c.World, args...)
+}
+
+// xen runs the kubectl plug-in until it ends.
+func xen(t *testing.T, w *testkit.World, args ...string) (string, error) {
+	t.Helper()
 	dir, err := programs()
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
-	command := exec.CommandContext(c.t.Context(), filepath.Join(dir, "kubectl-xen"), append(args, "--kubeconfig", c.KubeconfigPath, "-n", c.Namespace)...)
+	command := exec.CommandContext(t.Context(), filepath.Join(dir, "kubectl-xen"), append(args, "--kubeconfig", w.KubeconfigPath, "-n", w.Namespace)...)
 	var said bytes.Buffer
 	command.Stderr = &said
 	out, err := command.Output()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -177,14 +179,64 @@ func TestTrash(t *testing.T) {
 	}
 	w.WaitGone(t, another)
 
-	back := web(w).With(func(i *v1alpha1.XenInstance) {
-		i.Annotations = map[string]string{v1alpha1.AnnotationVMUUID: uuid}
-	}).Object()
-	create(t, w, back)
+	back := web(w).Object()
+	w.WaitFor(t, testkit.Pool(testkit.PoolName).Object(), "the trash is shown", func() error { return inTrash(w, uuid) })
+	said := undelete(t, w, back)
+	if !strings.Contains(said, uuid) {
+		t.Errorf("kubectl xen undelete says %q", said)
+	}
 	waitPowered(t, w, back, v1alpha1.PowerStateRunning)
 	if back.Status.UUID != uuid {
 		t.Errorf("the VM is %s, want %s back", back.Status.UUID, uuid)
 	}
+	testkit.Eventually(t, "it is said where the VM comes from", func(context.Context) error {
+		if events := w.Kubectl(t, "get", "events", "-n", w.Namespace); !strings.Contains(events, v1alpha1.ReasonUndeleted) {
+			return errors.New(events)
+		}
+		return nil
+	})
+	if _, err := xen(t, w, "undelete", "web", "-f", manifestFile(t, back)); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("a living instance is made again: %v", err)
+	}
+	if _, err := xen(t, w, "undelete", "db", "-f", manifestFile(t, back)); err == nil || !strings.Contains(err.Error(), "no XenInstance db") {
+		t.Errorf("another's manifest is taken: %v", err)
+	}
+}
+
+// inTrash complains unless a pool shows the VM in its trash.
+func inTrash(w *testkit.World, uuid string) error {
+	var pool v1alpha1.XenPool
+	if err := w.Client.Get(context.Background(), client.ObjectKey{Name: testkit.PoolName}, &pool); err != nil {
+		return err
+	}
+	for _, trashed := range pool.Status.Trash {
+		if trashed.UUID == uuid {
+			return nil
+		}
+	}
+	return fmt.Errorf("the trash is %+v", pool.Status.Trash)
+}
+
+// undelete makes an instance again as a user does who has its manifest.
+func undelete(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) string {
+	t.Helper()
+	said, err := xen(t, w, "undelete", instance.Name, "-f", manifestFile(t, instance))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return said
+}
+
+// manifestFile is a file with an object's manifest.
+func manifestFile(t *testing.T, instance *v1alpha1.XenInstance) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "manifest.yaml")
+	manifest := instance.DeepCopy()
+	manifest.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("XenInstance"))
+	if err := os.WriteFile(path, []byte(testkit.Manifest(manifest)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestVanished: a VM or root disk that is gone is said to be, and no blank one takes its place.

@@ -163,7 +163,7 @@ const (
 	ReasonDeviceInUse = "DeviceInUse"
 	// ReasonOperationBlocked says an administrator blocked the act on the VM (blocked_operations); it is tried again.
 	ReasonOperationBlocked = "OperationBlocked"
-	// ReasonUndeleted says the VM was taken back from the trash.
+	// ReasonUndeleted says the VM is taken back from the trash.
 	ReasonUndeleted = "Undeleted"
 	// ReasonTrashed says the VM was put into the trash.
 	ReasonTrashed = "Trashed"

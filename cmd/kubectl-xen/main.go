@@ -1,5 +1,5 @@
-// kubectl-xen is a kubectl plug-in for KubeXen: kubectl xen console web. It writes nothing that kubectl could not write; it only spares
-// the typing and the waiting.
+// kubectl-xen is a kubectl plug-in for KubeXen: kubectl xen console web, kubectl xen undelete web. It writes nothing that kubectl could
+// not write; it only spares the typing and the waiting.
 package main
 
 import (
@@ -39,7 +39,7 @@ func newCommand() *cobra.Command {
 	overrides := &clientcmd.ConfigOverrides{}
 	clientcmd.BindOverrideFlags(overrides, flags, shortFlags())
 	c.config = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c))
+	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c), newUndeleteCommand(c))
 	return root
 }
 

@@ -80,15 +80,21 @@ func agreeOnce(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // trashed reports whether the VM is in the trash.
 func (f *Facts) trashed() bool { return f.VM != nil && f.VM.OtherConfig[xencache.MarkTrashedAt] != "" }
 
+const stepUnmarkTrashed = "UnmarkTrashed"
+
 // undelete takes a VM back from the trash, in the reverse order of putting it there.
 var undelete = Sequence{
-	{Name: "UnmarkTrashed", Holds: func(f *Facts) bool { return !f.trashed() }, Act: unmarkTrashed},
+	{Name: stepUnmarkTrashed, Holds: func(f *Facts) bool { return !f.trashed() }, Act: unmarkTrashed},
 }
 
-// whenTrashed takes the VM back that the annotation names: only so can a live object have a VM that is in the trash.
+// whenTrashed takes the VM back that the annotation names: only so can a live object have a VM that is in the trash. It
+// stays there while the object asks for what cannot be.
 func whenTrashed(f *Facts, _ time.Time) (Plan, bool) {
 	if !f.trashed() {
 		return undecided()
+	}
+	if len(f.Want.Problems) > 0 {
+		return stop(blockedBy(f.Want.Problems))
 	}
 	return Plan{Operation: operationUndelete, Steps: undelete.Next(f)}, true
 }

@@ -30,6 +30,8 @@ func inFlight(plan Plan, step string) reconcile.Outcome {
 		reason = v1alpha1.ReasonCreating
 	case plan.Operation == operationRestart:
 		reason = v1alpha1.ReasonRestarting
+	case !known && plan.Operation == operationDelete:
+		reason = v1alpha1.ReasonDeleting
 	case !known:
 		reason = v1alpha1.ReasonProgressing
 	}
@@ -40,7 +42,7 @@ func inFlight(plan Plan, step string) reconcile.Outcome {
 var stepReasons = map[string]string{
 	stepStart: v1alpha1.ReasonStarting, stepStartPaused: v1alpha1.ReasonStarting, stepResume: v1alpha1.ReasonResuming,
 	stepUnpause: v1alpha1.ReasonResuming, stepPause: v1alpha1.ReasonPausing, stepSuspend: v1alpha1.ReasonSuspending,
-	stepShutDown: v1alpha1.ReasonShuttingDown, stepPowerOff: v1alpha1.ReasonShuttingDown,
+	stepShutDown: v1alpha1.ReasonShuttingDown, stepPowerOff: v1alpha1.ReasonShuttingDown, stepUnmarkTrashed: v1alpha1.ReasonUndeleted,
 }
 
 var stepMessages = map[string]string{
@@ -51,6 +53,8 @@ var stepMessages = map[string]string{
 	v1alpha1.ReasonSuspending:   "the VM is being suspended",
 	v1alpha1.ReasonShuttingDown: "the VM is being shut down",
 	v1alpha1.ReasonRestarting:   "the VM is being restarted",
+	v1alpha1.ReasonUndeleted:    "the VM is taken back from the trash",
+	v1alpha1.ReasonDeleting:     "what deletionPolicy asks for is being carried out",
 	v1alpha1.ReasonProgressing:  "changes are being carried out",
 }
 
