@@ -17,7 +17,7 @@ type Checked struct {
 	vhd     *VHDHead
 	xva     *xvaCheck
 	at      int64
-	tail    [vhdFooterSize]byte // the last bytes that passed
+	tail    tail
 }
 
 // NewChecked reads what precedes the image's data and checks it. length is the image's length if it is known, of Raw the disk's
@@ -128,12 +128,7 @@ func (c *Checked) see(p []byte) error {
 	if c.length >= 0 && c.at > c.length {
 		return malformed(c.format, c.length, "end", "no more bytes", "more")
 	}
-	if len(p) >= len(c.tail) {
-		copy(c.tail[:], p[len(p)-len(c.tail):])
-	} else {
-		copy(c.tail[:], c.tail[len(p):])
-		copy(c.tail[len(c.tail)-len(p):], p)
-	}
+	c.tail.see(p)
 	return nil
 }
 
@@ -148,4 +143,16 @@ func (c *Checked) end() error {
 		return c.vhd.checkClosing(c.tail[:], c.at-vhdFooterSize)
 	}
 	return nil
+}
+
+// tail is the last sector of what passed.
+type tail [sectorSize]byte
+
+func (t *tail) see(p []byte) {
+	if len(p) >= len(t) {
+		copy(t[:], p[len(p)-len(t):])
+		return
+	}
+	copy(t[:], t[len(p):])
+	copy(t[len(t)-len(p):], p)
 }

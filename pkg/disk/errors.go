@@ -28,8 +28,13 @@ func (e *FormatError) Error() string {
 	return text
 }
 
-// Unwrap returns the cause.
-func (e *FormatError) Unwrap() error { return e.Err }
+// Unwrap returns the cause. It is never io.EOF, which tells a reader that all is well.
+func (e *FormatError) Unwrap() error {
+	if errors.Is(e.Err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return e.Err
+}
 
 // malformed makes a FormatError.
 func malformed(format Format, offset int64, field, want string, got any) error {

@@ -45,9 +45,8 @@ func scribble(t testing.TB, random *rand.Rand, file io.WriterAt, size int64, n i
 	for range n {
 		content := make([]byte, min(size, 512*(1+random.Int64N(3000))))
 		if random.IntN(5) > 0 {
-			for i := range content {
-				content[i] = byte(random.Uint32())
-			}
+			noise := rand.NewChaCha8([32]byte{byte(random.Uint32())})
+			_, _ = noise.Read(content)
 		}
 		offset := random.Int64N(size-int64(len(content))+1) / 512 * 512
 		if _, err := file.WriteAt(content, offset); err != nil {

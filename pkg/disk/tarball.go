@@ -73,7 +73,7 @@ func NewTarballReader(r io.Reader) *TarballReader {
 func (t *TarballReader) Next() (layer int, length int64, err error) {
 	for {
 		header, err := t.tar.Next()
-		if errors.Is(err, io.EOF) && t.seen > 0 {
+		if errors.Is(err, io.EOF) && t.seen > 0 && t.counted.ended() {
 			return 0, 0, io.EOF
 		}
 		if err != nil {

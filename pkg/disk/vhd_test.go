@@ -121,7 +121,9 @@ func (e extents) NextData(offset int64) (disk.Extent, error) {
 	return nextWhere(e.Size(), offset, func(at int64) bool { return !zero(e.memory[at:min(at+512, e.Size())]) })
 }
 
-func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+var noSector [512]byte
+
+func zero(b []byte) bool { return bytes.Equal(b, noSector[:len(b)]) }
 
 // nextWhere is the next run of sectors that hold.
 func nextWhere(size, offset int64, holds func(int64) bool) (disk.Extent, error) {

@@ -29,26 +29,28 @@ type XVAChunk struct {
 	Chunk
 }
 
-// counter counts what was read.
+// counter counts what was read and keeps its end.
 type counter struct {
 	io.Reader
-	n int64
+	n    int64
+	tail tail
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.n += int64(n)
+	c.tail.see(p[:n])
 	return n, err
 }
+
+// ended says that an archive that has no more members was closed: by a block of zeros, without which it was cut.
+func (c *counter) ended() bool { return isZero(c.tail[:]) }
 
 // NewXVAReader reads ova.xml from an XVA in no compression.
 func NewXVAReader(r io.Reader) (*XVAReader, error) {
 	x := &XVAReader{counted: &counter{Reader: r}, buffer: make([]byte, XVAChunkSize)}
 	x.tar = tar.NewReader(x.counted)
 	header, err := x.member()
-	if errors.Is(err, io.EOF) {
-		err = truncated(XVA, 0, ovaName, err)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +69,10 @@ func (x *XVAReader) Disks() []XVADisk { return x.disks }
 
 func (x *XVAReader) member() (*tar.Header, error) {
 	header, err := x.tar.Next()
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) && x.counted.ended() {
+		if err := x.members.complete(x.counted.n); err != nil {
+			return nil, err
+		}
 		return nil, io.EOF
 	}
 	if err != nil {
@@ -88,12 +93,6 @@ func (x *XVAReader) fault(err error) error {
 func (x *XVAReader) Next() (XVAChunk, error) {
 	for {
 		header, err := x.member()
-		if errors.Is(err, io.EOF) {
-			if err := x.members.complete(x.counted.n); err != nil {
-				return XVAChunk{}, err
-			}
-			return XVAChunk{}, io.EOF
-		}
 		if err != nil {
 			return XVAChunk{}, err
 		}
