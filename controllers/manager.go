@@ -26,6 +26,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/egress"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/transfer"
 )
 
 // Options are what the flags of the manager set. The zero value of each works.
@@ -82,6 +83,8 @@ type shared struct {
 	options Options
 	manager manager.Manager
 	pools   *pool.Registry
+	stores  transfer.Stores
+	runner  transfer.Runner
 	clock   clock.WithTicker
 }
 
@@ -127,6 +130,9 @@ func NewManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 			Installation: options.Installation, WrapTransport: options.WrapXenAPI,
 			Logger: options.Logger.WithName("xenapi"), Clock: options.Clock,
 		}),
+	}
+	if err := s.addTransfers(); err != nil {
+		return nil, err
 	}
 	if err := s.register(); err != nil {
 		return nil, err
@@ -181,6 +187,7 @@ func (s *shared) register() error {
 		"XenFlavor":   setupFlavor,
 		"XenImage":    setupImages,
 		"XenInstance": setupInstance,
+		"XenSnapshot": setupSnapshot,
 		"XenConsole":  setupConsole,
 	} {
 		if err := setup(s); err != nil {
@@ -188,6 +195,17 @@ func (s *shared) register() error {
 		}
 	}
 	return s.addChecks()
+}
+
+// addTransfers lets the manager run transfers between pools and stores. They end when it does.
+func (s *shared) addTransfers() error {
+	s.stores = &transfer.SecretStores{Secrets: s.manager.GetAPIReader(), Namespace: s.options.Namespace, Guard: s.options.Endpoints}
+	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock)
+	s.runner = local
+	if err := s.manager.Add(manager.RunnableFunc(local.Run)); err != nil {
+		return fmt.Errorf("add the transfers: %w", err)
+	}
+	return nil
 }
 
 // addChecks serves liveness, and readiness once the kinds are known, also on a replica that does not lead.

@@ -132,6 +132,8 @@ func (r *poolReconciler) exists(ctx context.Context, instances []v1alpha1.XenIns
 			owner = &v1alpha1.XenImage{}
 		case "XenClusterImage":
 			owner = &v1alpha1.XenClusterImage{}
+		case kindSnapshot:
+			owner = &v1alpha1.XenSnapshot{}
 		default:
 			return true
 		}

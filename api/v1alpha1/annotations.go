@@ -20,6 +20,10 @@ const (
 	// the object. An administrator may set it to bind the object to a VM that was restored elsewhere.
 	AnnotationVMUUID = "kubexen.io/vm-uuid"
 
+	// AnnotationSnapshotUUID names the snapshot on the pool that a XenSnapshot is. The operator writes it once; it travels
+	// with backups of the object, so that a restored XenSnapshot is never taken again.
+	AnnotationSnapshotUUID = "kubexen.io/snapshot-uuid"
+
 	// GatePowerOnPrefix and a name make an annotation that holds the VM's power-on while it is present, whatever its
 	// value: gate.kubexen.io/poweron.<name>.
 	GatePowerOnPrefix = "gate.kubexen.io/poweron."

@@ -285,3 +285,6 @@ func (g *Registry) farewell(client *xenapi.Client) {
 		g.options.Logger.V(1).Info("log out of pool", "error", err.Error())
 	}
 }
+
+// Wake queues a key at once.
+func (g *Registry) Wake(key xencache.Key) { g.wake(key, 0) }

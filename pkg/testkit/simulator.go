@@ -85,3 +85,10 @@ func (s *Simulator) FindByName(t testing.TB, class, nameLabel string) string {
 	}
 	return found[0]
 }
+
+// Delete removes an object from the pool's database as if somebody else had destroyed it.
+func (s *Simulator) Delete(class, ref string) {
+	s.Lock()
+	defer s.Unlock()
+	s.DB().Delete(class, ref)
+}

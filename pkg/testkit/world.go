@@ -216,7 +216,7 @@ func (w *World) atRest() error {
 // kinds are ours, those that hold others first.
 func kinds() []client.ObjectList {
 	return []client.ObjectList{
-		&v1alpha1.XenConsoleList{}, &v1alpha1.XenInstanceList{}, &v1alpha1.XenImageList{}, &v1alpha1.XenClusterImageList{},
+		&v1alpha1.XenConsoleList{}, &v1alpha1.XenSnapshotList{}, &v1alpha1.XenInstanceList{}, &v1alpha1.XenImageList{}, &v1alpha1.XenClusterImageList{},
 		&v1alpha1.XenFlavorList{}, &v1alpha1.XenPoolList{},
 	}
 }

@@ -174,3 +174,6 @@ func ParseMarkName(name string) (Marks, bool) {
 	}
 	return Marks{Installation: installation, Ref: ref, Role: Role(rest[slash+1:])}, true
 }
+
+// IsMark reports whether a key of other_config is one of ours.
+func IsMark(key string) bool { return strings.HasPrefix(key, "kubexen.io/") }

@@ -1,0 +1,463 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/snapshot"
+	"github.com/kubexen/kubexen/pkg/transfer"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// +kubebuilder:rbac:groups=kubexen.io,resources=xensnapshots,verbs=get;list;watch;patch;delete
+// +kubebuilder:rbac:groups=kubexen.io,resources=xensnapshots/status,verbs=get;patch
+// +kubebuilder:rbac:groups=kubexen.io,resources=xensnapshots/finalizers,verbs=update
+// +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances;xenpools,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
+
+const (
+	kindSnapshot = "XenSnapshot"
+	// barrier is how long the effect of a call may take to come back as an event.
+	barrier = 10 * time.Second
+	// remotePatience is how long a deletion tries to remove the copy from a store that does not answer.
+	remotePatience = 5 * time.Minute
+)
+
+// Field indexes by which snapshots are found for what they depend on.
+const (
+	snapshotInstanceField = "spec.instanceRef.name"
+	snapshotBaseField     = "spec.destination.incrementalFrom.snapshotRef.name"
+)
+
+// snapshotReconciler takes snapshots, and sees to their copies.
+type snapshotReconciler struct {
+	runtime      *reconcile.Runtime
+	pools        *pool.Registry
+	installation string
+	flights      *pool.Flights
+	runner       transfer.Runner
+	stores       transfer.Stores
+}
+
+// snapshotScope is one pass over one snapshot.
+type snapshotScope struct {
+	*reconcile.Scope[*v1alpha1.XenSnapshot]
+	r        *snapshotReconciler
+	pool     *pool.Handle
+	snapshot snapshot.Snapshot
+	source   string // uuid of the instance's VM
+	facts    snapshot.Facts
+}
+
+func setupSnapshot(s *shared) error {
+	if err := indexSnapshots(s.manager); err != nil {
+		return err
+	}
+	r := &snapshotReconciler{
+		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, flights: pool.NewFlights(s.clock),
+		runner: s.runner, stores: s.stores,
+	}
+	return ctrl.NewControllerManagedBy(s.manager).
+		Named("xensnapshot").
+		For(&v1alpha1.XenSnapshot{}, builder.WithPredicates(askedAnew())).
+		Watches(&v1alpha1.XenPool{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfPool), builder.WithPredicates(poolTurned())).
+		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfInstance)).
+		WatchesRawSource(s.pools.Source(kindSnapshot)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: poolConcurrency}).
+		Complete(r)
+}
+
+// Reconcile takes the snapshot once, and then sees to its copy.
+func (r *snapshotReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
+	inner, err := reconcile.Open(ctx, r.runtime, req, &v1alpha1.XenSnapshot{}, reconcile.Options[*v1alpha1.XenSnapshot]{
+		Finalizer: v1alpha1.FinalizerSnapshot,
+	})
+	if inner == nil || err != nil {
+		return ctrl.Result{}, err
+	}
+	s := r.scope(inner)
+	defer func() { err = errors.Join(err, s.Close(ctx)) }()
+	if s.Outcome, err = s.converge(ctx); err != nil {
+		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	}
+	snapshot.Report(&s.Object.Status, &s.Object.Spec, s.Outcome)
+	return s.Result(), nil
+}
+
+func (r *snapshotReconciler) scope(inner *reconcile.Scope[*v1alpha1.XenSnapshot]) *snapshotScope {
+	object := inner.Object
+	known := object.Status.UUID
+	if known == "" {
+		known = object.Annotations[v1alpha1.AnnotationSnapshotUUID]
+	}
+	return &snapshotScope{Scope: inner, r: r, snapshot: snapshot.Snapshot{
+		Key: xencache.Key{Kind: kindSnapshot, Namespace: object.Namespace, Name: object.Name},
+		UID: string(object.UID), Spec: &object.Spec, KnownUUID: known,
+	}}
+}
+
+func (s *snapshotScope) id() transfer.ID { return transfer.ID{Owner: s.snapshot.Key} }
+
+func (s *snapshotScope) now() time.Time { return s.r.runtime.Clock.Now() }
+
+// converge does what is due: removal, the end of a finished one, the capture, the copy.
+func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error) {
+	status := &s.Object.Status
+	if token, isNew := s.RequestedAt(); isNew && token != "" && status.FinishedAt != nil && !s.succeeded() {
+		status.FinishedAt = nil // asked for another go
+		if status.Upload != nil {
+			s.r.runner.Stop(s.id())
+			status.Upload.Attempts, status.Upload.NextRetryTime = 0, ""
+		}
+	}
+	onlyLocal := s.Object.Spec.Destination == nil && s.succeeded()
+	if !s.Deleting() && status.FinishedAt != nil && !status.Local && !onlyLocal {
+		return s.rest(ctx), nil // nothing of it is on any pool, nor should it be
+	}
+	if outcome, err := s.reachPool(ctx); err != nil || !outcome.IsDone() || s.pool == nil {
+		return outcome, err
+	}
+	s.observe()
+	switch {
+	case s.Deleting():
+		return s.remove(ctx)
+	case s.Paused != "":
+		return reconcile.Done().Because(v1alpha1.ReasonPaused, s.Paused), nil
+	case status.FinishedAt == nil:
+		if outcome, err := s.advance(ctx); err != nil || !outcome.IsDone() {
+			return outcome, err
+		}
+	}
+	return s.settle(ctx)
+}
+
+func (s *snapshotScope) observe() {
+	s.pool.Cache.View(func(v xencache.View) {
+		s.facts = snapshot.Observe(v, s.pool.Installation, s.snapshot, s.source)
+	})
+	s.Object.Status.Local = s.facts.Local != nil
+}
+
+// advance captures and uploads. Done means that all that was asked for is done.
+func (s *snapshotScope) advance(ctx context.Context) (reconcile.Outcome, error) {
+	status, spec := &s.Object.Status, &s.Object.Spec
+	deadline := snapshot.Deadline(spec, s.Object.CreationTimestamp)
+	if !deadline.IsZero() && !s.now().Before(deadline) {
+		s.r.runner.Stop(s.id())
+		return s.failed(reconcile.Terminal(v1alpha1.ReasonDeadlineExceeded, fmt.Sprintf(
+			"it was not complete at %s (deadlineSeconds); make it longer, or make another XenSnapshot", deadline.UTC().Format(time.RFC3339)))), nil
+	}
+	outcome, err := s.captureAndUpload(ctx)
+	if err == nil && !deadline.IsZero() && !outcome.IsDone() {
+		outcome = outcome.After(deadline.Sub(s.now()))
+	}
+	if err == nil && outcome.IsDone() {
+		s.finished()
+		if spec.Destination != nil {
+			reconcile.SetCondition(&status.Conditions, v1alpha1.ConditionUploaded, metav1.ConditionTrue, v1alpha1.ReasonUploaded, "")
+		}
+	}
+	return outcome, err
+}
+
+func (s *snapshotScope) captureAndUpload(ctx context.Context) (reconcile.Outcome, error) {
+	if outcome, err := s.capture(ctx); err != nil || !outcome.IsDone() || s.succeeded() {
+		return outcome, err
+	}
+	if s.Object.Spec.Destination == nil {
+		return reconcile.Done(), nil
+	}
+	return s.upload(ctx)
+}
+
+// capture takes the snapshot, unless it was taken before.
+func (s *snapshotScope) capture(ctx context.Context) (reconcile.Outcome, error) {
+	status := &s.Object.Status
+	if snapshot.IsCaptured(status) {
+		if s.facts.Local == nil {
+			return s.failed(reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
+				"snapshot %s is no longer on pool %s, and was not uploaded; make another XenSnapshot", status.UUID, s.pool.Name))), nil
+		}
+		return reconcile.Done(), nil
+	}
+	busy, _, err := s.r.flights.Land(ctx, s.pool, s.snapshot.Key)
+	switch {
+	case err != nil:
+		return captureFailed(err), nil
+	case busy:
+		return reconcile.Wait(v1alpha1.ReasonCapturing, "the snapshot is being taken").After(barrier), nil
+	}
+	if s.facts.Local == nil {
+		if outcome, err := s.recall(ctx); err != nil || !outcome.IsDone() || snapshot.IsCaptured(status) {
+			return outcome, err
+		}
+	}
+	return s.take(ctx)
+}
+
+// recall looks whether the snapshot was taken before, although the status does not say so: the object was restored, or
+// applied anew. What a store has of it is taken over.
+func (s *snapshotScope) recall(ctx context.Context) (reconcile.Outcome, error) {
+	annotated := s.Object.Annotations[v1alpha1.AnnotationSnapshotUUID]
+	if s.Object.Spec.Destination != nil && s.Object.Spec.Destination.Glance == nil {
+		manifest, sum, location, err := s.readManifest(ctx)
+		switch {
+		case err == nil && manifest.Snapshot == s.Object.Namespace+"/"+s.Object.Name && manifest.Installation == s.r.installation:
+			s.Object.Status.Upload = s.emptyUpload()
+			snapshot.Recalled(&s.Object.Status, manifest, location(transfer.ManifestName), sum, transfer.FilesOf(manifest, location))
+			return reconcile.Done(), nil
+		case err != nil && annotated != "" && !isNotFound(err):
+			return reconcile.Retry(v1alpha1.ReasonStoreUnavailable, err), nil
+		}
+	}
+	if annotated != "" {
+		return s.failed(reconcile.Terminal(v1alpha1.ReasonRestoredWithoutRecord, fmt.Sprintf(
+			"this object was restored: its snapshot %s is neither on the pool nor at the destination, and it is not taken again; make another XenSnapshot", annotated))), nil
+	}
+	return reconcile.Done(), nil
+}
+
+// take goes through the steps, as many as can be taken in this pass.
+func (s *snapshotScope) take(ctx context.Context) (reconcile.Outcome, error) {
+	for {
+		step, outcome := snapshot.Next(s.snapshot, s.facts, s.pool.Installation, s.r.flights.Knows)
+		if step == nil {
+			if outcome.IsDone() {
+				snapshot.Taken(&s.Object.Status, s.facts, s.pool.Name)
+				return outcome, s.Annotate(ctx, v1alpha1.AnnotationSnapshotUUID, s.facts.Local.UUID)
+			}
+			return outcome, nil
+		}
+		reconcile.ObservePlan(kindSnapshot, step.Name)
+		if reason, message, held := s.pool.Held(); held {
+			return reconcile.Wait(reason, message), nil
+		}
+		if err := s.pool.ClaimWriter(ctx); err != nil {
+			return denied(err), nil
+		}
+		if step.Begin != nil {
+			return s.begin(ctx, step, outcome)
+		}
+		if err := s.act(ctx, step); err != nil {
+			return captureFailed(err), nil
+		}
+	}
+}
+
+// begin begins a long step; the end of its task wakes the key.
+func (s *snapshotScope) begin(ctx context.Context, step *snapshot.Step, outcome reconcile.Outcome) (reconcile.Outcome, error) {
+	begun, err := s.r.flights.Begin(s.pool, s.snapshot.Key, func() (xenapi.TaskRef, error) {
+		return step.Begin(ctx, s.pool, s.snapshot, s.facts)
+	})
+	switch {
+	case xenapi.OutcomeUnknown(err):
+		return outcome.After(barrier), s.pool.CatchUp(ctx, catchUpTimeout)
+	case err != nil:
+		return captureFailed(err), nil
+	case !begun:
+		return reconcile.Wait(v1alpha1.ReasonCapturing, "waiting for a free task on the pool"), nil
+	}
+	return outcome.After(barrier), nil
+}
+
+// act takes a short step and waits until its effect is seen.
+func (s *snapshotScope) act(ctx context.Context, step *snapshot.Step) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	err := step.Do(ctx, s.pool, s.snapshot, s.facts)
+	if err != nil && !xenapi.OutcomeUnknown(err) {
+		return err
+	}
+	holds := func(v xencache.View) bool {
+		f := snapshot.Observe(v, s.pool.Installation, s.snapshot, s.source)
+		return f.Local == nil || step.Holds(s.snapshot, f, s.pool.Installation)
+	}
+	if err := errors.Join(err, s.pool.Cache.Wait(ctx, barrier, holds)); err != nil {
+		return errors.Join(err, s.pool.CatchUp(ctx, catchUpTimeout))
+	}
+	s.observe()
+	if s.facts.Local == nil {
+		return errors.New("the snapshot is gone")
+	}
+	return nil
+}
+
+// captureFailed says what an error of the pool means for a snapshot.
+func captureFailed(err error) reconcile.Outcome {
+	switch {
+	case errors.Is(err, xenapi.ErrSRBackendSnapshotChainTooLong):
+		return reconcile.Wait(v1alpha1.ReasonChainTooLong, "the storage refuses: "+err.Error()).After(time.Minute)
+	case errors.Is(err, xenapi.ErrLicenceRestriction), errors.Is(err, xenapi.ErrRBACPermissionDenied):
+		return reconcile.Terminal(v1alpha1.ReasonPermissionDenied, err.Error()).After(15 * time.Minute)
+	case errors.Is(err, xenapi.ErrOperationBlocked):
+		return reconcile.Terminal(v1alpha1.ReasonOperationBlocked, err.Error()).After(time.Minute)
+	case errors.Is(err, xenapi.ErrSRFull), errors.Is(err, xenapi.ErrSRBackendNoSpace):
+		return reconcile.Retry(v1alpha1.ReasonInsufficientStorage, err)
+	}
+	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+}
+
+// finished latches the end: from now on nothing is captured nor uploaded again.
+func (s *snapshotScope) finished() {
+	if s.Object.Status.FinishedAt == nil {
+		now := metav1.NewTime(s.now())
+		s.Object.Status.FinishedAt = &now
+	}
+}
+
+// failed ends the work for good.
+func (s *snapshotScope) failed(outcome reconcile.Outcome) reconcile.Outcome {
+	s.finished()
+	return outcome
+}
+
+// succeeded reports whether everything that was asked for is done.
+func (s *snapshotScope) succeeded() bool {
+	status := &s.Object.Status
+	if s.Object.Spec.Destination == nil {
+		return snapshot.IsCaptured(status)
+	}
+	return snapshot.IsUploaded(status)
+}
+
+// settle does what is left when the work has ended: the local copy goes where it is not wanted any more.
+func (s *snapshotScope) settle(ctx context.Context) (reconcile.Outcome, error) {
+	keep := s.Object.Spec.Destination == nil || s.Object.Spec.KeepLocal == v1alpha1.KeepAlways || !s.succeeded()
+	if !keep && s.facts.Local != nil {
+		if reason, message, held := s.pool.Held(); held {
+			return reconcile.Wait(reason, message), nil
+		}
+		if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
+			return outcome, err
+		}
+	}
+	if s.Object.Spec.Destination == nil && s.facts.Local == nil && s.succeeded() {
+		return reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
+			"snapshot %s is no longer on pool %s; somebody deleted it there", s.Object.Status.UUID, s.pool.Name)), nil
+	}
+	return s.rest(ctx), nil
+}
+
+// rest is the outcome of a snapshot whose work has ended. Its time to live runs.
+func (s *snapshotScope) rest(ctx context.Context) reconcile.Outcome {
+	outcome := reconcile.Done().Because(v1alpha1.ReasonCaptured, "")
+	switch {
+	case s.succeeded() && s.Object.Spec.Destination != nil:
+		outcome = reconcile.Done().Because(v1alpha1.ReasonUploaded, "")
+	case !s.succeeded():
+		reason, message := s.lastStall()
+		outcome = reconcile.Terminal(reason, message)
+	}
+	ttl := s.Object.Spec.TTLSecondsAfterFinished
+	if ttl == nil || s.Object.Status.FinishedAt == nil || s.Paused != "" {
+		return outcome
+	}
+	left := s.Object.Status.FinishedAt.Add(time.Duration(*ttl) * time.Second).Sub(s.now())
+	if left > 0 {
+		return outcome.After(left)
+	}
+	uid := s.Object.UID
+	err := s.r.runtime.Client.Delete(ctx, s.Object, client.Preconditions{UID: &uid})
+	return outcome.Join(reconcile.Retry(v1alpha1.ReasonRetrying, client.IgnoreNotFound(err)))
+}
+
+// lastStall is why the snapshot failed, as the conditions remember it.
+func (s *snapshotScope) lastStall() (reason, message string) {
+	for _, condition := range s.Object.Status.Conditions {
+		if condition.Type == v1alpha1.ConditionStalled && condition.Status == metav1.ConditionTrue {
+			return condition.Reason, condition.Message
+		}
+	}
+	return v1alpha1.ReasonBackoffLimitExceeded, "it failed; see its Events"
+}
+
+func isNotFound(err error) bool { return transfer.IsNotFound(err) }
+
+// indexSnapshots lets snapshots be found by their instance and by their base.
+func indexSnapshots(mgr ctrl.Manager) error {
+	fields := map[string]func(*v1alpha1.XenSnapshotSpec) string{
+		snapshotInstanceField: func(s *v1alpha1.XenSnapshotSpec) string { return s.InstanceRef.Name },
+		snapshotBaseField: func(s *v1alpha1.XenSnapshotSpec) string {
+			if s.Destination == nil || s.Destination.IncrementalFrom == nil {
+				return ""
+			}
+			return s.Destination.IncrementalFrom.SnapshotRef.Name
+		},
+	}
+	for field, value := range fields {
+		err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.XenSnapshot{}, field, func(obj client.Object) []string {
+			if name := value(&obj.(*v1alpha1.XenSnapshot).Spec); name != "" {
+				return []string{name}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("index snapshots by %s: %w", field, err)
+		}
+	}
+	return nil
+}
+
+// snapshotsOfInstance finds the snapshots that may wait for an instance.
+func (r *snapshotReconciler) snapshotsOfInstance(ctx context.Context, instance client.Object) []ctrl.Request {
+	return r.list(ctx, func(s *v1alpha1.XenSnapshot) bool { return s.Status.FinishedAt == nil },
+		client.InNamespace(instance.GetNamespace()), client.MatchingFields{snapshotInstanceField: instance.GetName()})
+}
+
+// snapshotsOfPool finds those that are at work or have something on a pool.
+func (r *snapshotReconciler) snapshotsOfPool(ctx context.Context, xenPool client.Object) []ctrl.Request {
+	return r.list(ctx, func(s *v1alpha1.XenSnapshot) bool {
+		return s.Status.FinishedAt == nil || s.Status.PoolRef != nil && s.Status.PoolRef.Name == xenPool.GetName()
+	})
+}
+
+func (r *snapshotReconciler) list(ctx context.Context, concerned func(*v1alpha1.XenSnapshot) bool, options ...client.ListOption) []ctrl.Request {
+	var all v1alpha1.XenSnapshotList
+	if err := r.runtime.Client.List(ctx, &all, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list snapshots")
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range all.Items {
+		if concerned(&all.Items[i]) {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+		}
+	}
+	return requests
+}
+
+// forcedFrom lets the object go without the pool, if its user said why.
+func (s *snapshotScope) forcedFrom(ctx context.Context, why string) (bool, error) {
+	reason := s.Object.Annotations[v1alpha1.AnnotationForceDelete]
+	if reason == "" {
+		return false, nil
+	}
+	s.Event(corev1.EventTypeWarning, v1alpha1.ReasonForceDeleted, "let go without the pool (%s), snapshot %s may be left there; reason given: %s",
+		why, s.snapshot.KnownUUID, reason)
+	return true, s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+}
+
+// findInstance reads the instance, nil if there is none.
+func (s *snapshotScope) findInstance(ctx context.Context) (*v1alpha1.XenInstance, error) {
+	var instance v1alpha1.XenInstance
+	err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: s.Object.Spec.InstanceRef.Name}, &instance)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return &instance, err
+}

@@ -1,0 +1,245 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/imagestore"
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/snapshot"
+	"github.com/kubexen/kubexen/pkg/transfer"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// storeTimeout bounds what a pass itself asks of a store.
+const storeTimeout = 30 * time.Second
+
+// reachPool finds the pool that has the snapshot, or is to have it. Without one, s.pool stays nil.
+func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error) {
+	instance, err := s.findInstance(ctx)
+	if err != nil {
+		return reconcile.Outcome{}, err
+	}
+	name := ""
+	if instance != nil {
+		name, s.source = instance.Spec.PoolRef.Name, instance.Status.UUID
+		if s.source == "" {
+			s.source = instance.Annotations[v1alpha1.AnnotationVMUUID]
+		}
+	}
+	if ref := s.Object.Status.PoolRef; ref != nil {
+		name = ref.Name
+	} else if marked := s.poolWithMark(ctx); marked != "" {
+		name = marked
+	}
+	if name == "" {
+		return s.withoutInstance(ctx)
+	}
+	handle, err := s.r.pools.Get(name)
+	if err == nil {
+		s.pool = handle
+		return reconcile.Done(), nil
+	}
+	if s.Deleting() {
+		gone := apierrors.IsNotFound(s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: name}, &v1alpha1.XenPool{}))
+		if forced, err := s.forcedFrom(ctx, name+" is not ready"); forced || err != nil {
+			return reconcile.Wait(v1alpha1.ReasonDeleting, ""), err
+		}
+		if gone && s.r.runner.Stop(s.id()) {
+			return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+		}
+	}
+	var unavailable *pool.Unavailable
+	if errors.As(err, &unavailable) {
+		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()), nil
+	}
+	return reconcile.Outcome{}, err
+}
+
+// poolWithMark looks for the snapshot on all pools: status and instance may both be lost.
+func (s *snapshotScope) poolWithMark(ctx context.Context) string {
+	var all v1alpha1.XenPoolList
+	if err := s.r.runtime.Client.List(ctx, &all); err != nil {
+		return ""
+	}
+	for i := range all.Items {
+		cache := s.r.pools.Cache(all.Items[i].Name)
+		if cache == nil {
+			continue
+		}
+		var facts snapshot.Facts
+		cache.View(func(v xencache.View) { facts = snapshot.Observe(v, s.r.installation, s.snapshot, "") })
+		if facts.Local != nil {
+			return all.Items[i].Name
+		}
+	}
+	return ""
+}
+
+// withoutInstance says what becomes of a snapshot of which nothing is known and whose instance is not there. A store may
+// remember it.
+func (s *snapshotScope) withoutInstance(ctx context.Context) (reconcile.Outcome, error) {
+	if s.Deleting() {
+		if !s.r.runner.Stop(s.id()) {
+			return reconcile.Wait(v1alpha1.ReasonDeleting, "the transfer is being ended"), nil
+		}
+		return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+	}
+	if !snapshot.IsCaptured(&s.Object.Status) {
+		if outcome, err := s.recall(ctx); err != nil || !outcome.IsDone() {
+			return outcome, err
+		}
+	}
+	if snapshot.IsCaptured(&s.Object.Status) {
+		s.finished()
+		return s.rest(ctx), nil
+	}
+	return reconcile.Wait(v1alpha1.ReasonInstanceNotFound, fmt.Sprintf(
+		"there is no XenInstance %q; the snapshot is taken when there is", s.Object.Spec.InstanceRef.Name)), nil
+}
+
+// place is where the files go.
+func (s *snapshotScope) place() transfer.Place {
+	return transfer.Place{
+		Namespace: s.Object.Namespace, Destination: s.Object.Spec.Destination,
+		Instance: s.Object.Spec.InstanceRef.Name, Snapshot: s.Object.Name,
+	}
+}
+
+func (s *snapshotScope) emptyUpload() *v1alpha1.SnapshotUpload {
+	return &v1alpha1.SnapshotUpload{
+		Location: snapshot.Location(s.Object.Spec.Destination, s.Object.Namespace, s.Object.Name),
+		Format:   s.Object.Spec.Destination.DesiredFormat(),
+	}
+}
+
+// upload brings the copy on its way, or says how far it is.
+func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
+	status, spec := &s.Object.Status, &s.Object.Spec
+	if status.Upload == nil {
+		status.Upload = s.emptyUpload()
+	}
+	state, known := s.r.runner.State(s.id())
+	next := snapshot.NextUpload(spec, status.Upload, state, known, s.now())
+	if next.Over {
+		s.finished()
+	}
+	if next.Start {
+		s.r.runner.Start(s.id(), transfer.Request{Upload: &transfer.Upload{
+			Pool: s.pool.Name, Place: s.place(), Format: spec.Destination.DesiredFormat(), Compression: spec.Destination.DesiredCompression(),
+			Manifest: snapshot.ManifestOf(s.snapshot, s.facts.Local, s.pool.Installation, status.InstanceUUID), Have: status.Upload.Files,
+		}})
+	}
+	return next.Outcome, nil
+}
+
+// openStore opens the destination.
+func (s *snapshotScope) openStore(ctx context.Context) (imagestore.Store, error) {
+	return s.r.stores.Open(ctx, s.place())
+}
+
+// readManifest reads what the destination knows of the snapshot.
+func (s *snapshotScope) readManifest(ctx context.Context) (manifest transfer.Manifest, sum string, location func(string) string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	store, err := s.openStore(ctx)
+	if err != nil {
+		return manifest, "", nil, err
+	}
+	manifest, sum, err = transfer.ReadManifest(ctx, store)
+	return manifest, sum, store.Location, err
+}
+
+// remove ends the transfer, removes what is to go, and lets the object go.
+func (s *snapshotScope) remove(ctx context.Context) (reconcile.Outcome, error) {
+	if !s.r.runner.Stop(s.id()) {
+		return reconcile.Wait(v1alpha1.ReasonDeleting, "the transfer is being ended"), nil
+	}
+	if busy, _, err := s.r.flights.Land(ctx, s.pool, s.snapshot.Key); busy || err != nil {
+		return reconcile.Wait(v1alpha1.ReasonDeleting, "waiting until the snapshot is taken, to remove it").After(barrier), nil //nolint:nilerr // a capture that failed leaves nothing
+	}
+	if s.pool.Cache != nil && s.facts.Local != nil {
+		if reason, message, held := s.pool.Held(); held {
+			return reconcile.Wait(reason, message), nil
+		}
+	}
+	if s.Paused != "" {
+		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused), nil
+	}
+	if user, err := s.neededBy(ctx); user != "" || err != nil {
+		return reconcile.Wait(v1alpha1.ReasonSnapshotInUse, fmt.Sprintf("XenSnapshot %s is uploaded as the difference to this one; waiting until that is done", user)), err
+	}
+	if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
+		return outcome.Because(v1alpha1.ReasonDeleting, outcome.Message()), err
+	}
+	if outcome := s.removeRemote(ctx); !outcome.IsDone() {
+		return outcome, nil
+	}
+	s.pool.Forget(s.snapshot.Key)
+	return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+}
+
+// neededBy names a snapshot that is still to be uploaded as the difference to this one.
+func (s *snapshotScope) neededBy(ctx context.Context) (string, error) {
+	var users v1alpha1.XenSnapshotList
+	err := s.r.runtime.Client.List(ctx, &users, client.InNamespace(s.Object.Namespace), client.MatchingFields{snapshotBaseField: s.Object.Name})
+	for i := range users.Items {
+		if user := &users.Items[i]; user.Status.FinishedAt == nil && user.DeletionTimestamp.IsZero() {
+			return user.Name, nil
+		}
+	}
+	return "", err
+}
+
+// removeLocal takes the snapshot off the pool, and waits until that is seen.
+func (s *snapshotScope) removeLocal(ctx context.Context) (reconcile.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	gone, err := snapshot.Remove(ctx, s.pool, s.snapshot, s.facts)
+	if err != nil {
+		return denied(err), nil
+	}
+	if gone {
+		return reconcile.Done(), nil
+	}
+	err = s.pool.Cache.Wait(ctx, barrier, func(v xencache.View) bool {
+		return snapshot.Observe(v, s.pool.Installation, s.snapshot, "").Local == nil
+	})
+	if err != nil {
+		return reconcile.Wait(v1alpha1.ReasonProgressing, "the snapshot on the pool is being destroyed").After(barrier), nil
+	}
+	s.observe()
+	return reconcile.Done(), nil
+}
+
+// removeRemote removes the copy if the policy says so, and always what an upload that was not completed left. A store that
+// does not answer does not hold the deletion up for ever.
+func (s *snapshotScope) removeRemote(ctx context.Context) reconcile.Outcome {
+	upload := s.Object.Status.Upload
+	complete := snapshot.IsUploaded(&s.Object.Status)
+	if upload == nil || upload.Attempts == 0 && !complete || complete && s.Object.Spec.DeletionPolicy != v1alpha1.SnapshotDelete {
+		return reconcile.Done()
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	store, err := s.openStore(ctx)
+	if err == nil {
+		err = transfer.RemoveUpload(ctx, store, s.Object.Spec.Destination, upload, s.Object.Status.Disks, s.Object.Status.UUID)
+	}
+	if err == nil {
+		return reconcile.Done()
+	}
+	if s.now().Sub(s.Object.DeletionTimestamp.Time) < remotePatience {
+		return reconcile.Retry(v1alpha1.ReasonDeleting, fmt.Errorf("remove the copy at %s: %w", upload.Location, err))
+	}
+	s.Event(corev1.EventTypeWarning, v1alpha1.ReasonStoreUnavailable, "the copy at %s could not be removed and is left: %v", upload.Location, err)
+	return reconcile.Done()
+}

@@ -1,0 +1,49 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kubexen/kubexen/pkg/pool"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+)
+
+// Remove takes the snapshot away from the pool and reports whether nothing is left of it there.
+func Remove(ctx context.Context, h *pool.Handle, s Snapshot, f Facts) (gone bool, err error) {
+	if f.Local == nil {
+		return true, nil
+	}
+	if err := h.ClaimWriter(ctx); err != nil {
+		return false, err
+	}
+	for _, local := range append(f.Twins, *f.Local) {
+		if err := destroy(ctx, h, s, local); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// destroy destroys a snapshot VM: its disks first, because without the record nobody would find them again. A disk that is no
+// snapshot, or that somebody else uses too, is not ours to destroy.
+func destroy(ctx context.Context, h *pool.Handle, s Snapshot, local Local) error {
+	for _, disk := range local.Disks {
+		if !disk.Snapshot || disk.Shared {
+			continue
+		}
+		// A transfer that has just ended may hold the disk for a moment (VDI_IN_USE): that passes.
+		if err := h.Client.VDI.Destroy(ctx, disk.Ref); err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) {
+			return fmt.Errorf("destroy disk %s of snapshot %s: %w", disk.Name, s.Key, err)
+		}
+	}
+	if !local.Memory.IsNull() {
+		if err := h.Client.VDI.Destroy(ctx, local.Memory); err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) {
+			return fmt.Errorf("destroy the memory image of snapshot %s: %w", s.Key, err)
+		}
+	}
+	if err := h.Client.VM.Destroy(ctx, local.Ref); err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) {
+		return fmt.Errorf("destroy snapshot %s: %w", s.Key, err)
+	}
+	return nil
+}
