@@ -25,7 +25,7 @@ type group struct {
 	run   func(ctx context.Context, r *report) error
 }
 
-var groups = []group{wire, calls, scale, console}
+var groups = []group{wire, calls, scale, console, diskGroup}
 
 func main() {
 	log.SetFlags(0)
@@ -38,6 +38,12 @@ func main() {
 	if served, err := asGateway(ctx); served {
 		if err != nil {
 			log.Fatal("bench gateway: ", err)
+		}
+		return
+	}
+	if converted, err := asConverter(); converted {
+		if err != nil {
+			log.Fatal("bench convert: ", err)
 		}
 		return
 	}
