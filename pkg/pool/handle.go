@@ -102,7 +102,7 @@ func (h *Handle) Template(grant Grant, name string) (Named[xenapi.VMRef], error)
 			}
 		}
 	})
-	found, denial := resolve("template", h.Name, name, v1alpha1.ReasonTemplateNotFound, nil, all)
+	found, denial := resolve(whatTemplate, h.Name, name, v1alpha1.ReasonTemplateNotFound, nil, all)
 	return granted(found, denial, grant.Template, namesOf(found, nil, all), name)
 }
 

@@ -14,6 +14,9 @@ type Named[R ~string] struct {
 	NameLabel string
 }
 
+// whatTemplate is what messages call a template. It has no aliases.
+const whatTemplate = "template"
+
 // resolve finds what a name means: an alias of the pool first, then a uuid, then a name-label that only one thing
 // has.
 func resolve[R ~string](what, pool, name, notFound string, aliases []v1alpha1.Alias, all []Named[R]) (Named[R], *Denial) {
@@ -40,11 +43,19 @@ func resolve[R ~string](what, pool, name, notFound string, aliases []v1alpha1.Al
 	case 1:
 		return found[0], nil
 	case 0:
-		return Named[R]{}, deny(notFound, "pool %s has no %s %q; correct the name, or add an alias to the XenPool", pool, what, name)
+		return Named[R]{}, deny(notFound, "pool %s has no %s %q; correct the name%s", pool, what, name, orAlias(what))
 	default:
 		return Named[R]{}, deny(v1alpha1.ReasonAmbiguousName,
 			"pool %s has %d of %s %q; name one by uuid or alias: %s", pool, len(found), what, name, uuids(found))
 	}
+}
+
+// orAlias offers an alias for what can have one.
+func orAlias(what string) string {
+	if what == whatTemplate {
+		return ""
+	}
+	return ", or add an alias to the XenPool"
 }
 
 // namesOf returns all names that mean the thing and nothing else. A grant of any of them is a grant of the thing; a
