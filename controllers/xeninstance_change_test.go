@@ -236,7 +236,7 @@ func TestFaults(t *testing.T) {
 		"no host has the memory for a while":         {faults: []xensim.Fault{{Call: "VM.start", Error: "NO_HOSTS_AVAILABLE", Count: 2}}},
 		"memory is short for a while":                {faults: []xensim.Fault{{Call: "VM.start", Error: "HOST_NOT_ENOUGH_FREE_MEMORY", Params: []string{"4294967296", "1073741824"}, Count: 2}}},
 		"a disk is in use for a while":               {faults: []xensim.Fault{{Call: "VM.start", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:x"}, Count: 1}}},
-		"another member answers for the coordinator": {faults: []xensim.Fault{{Call: "VM.set_name_label", Error: "HOST_STILL_BOOTING", Count: 1}}},
+		"a host is still booting":                    {faults: []xensim.Fault{{Call: "VM.set_name_label", Error: "HOST_STILL_BOOTING", Count: 1}}},
 	}
 	w, _ := newWorld(t, withAgents)
 	for name, test := range tests {
