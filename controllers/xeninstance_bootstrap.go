@@ -48,7 +48,7 @@ func (s *instanceScope) seed(ctx context.Context) (instance.Seed, error) {
 		return seed, err
 	}
 	if bootstrap.GeneratePassword {
-		password, err := s.password(ctx)
+		password, err := s.ownPassword(ctx, passwordSecretName(s.Object.Name))
 		if err != nil {
 			return seed, err
 		}
@@ -95,10 +95,9 @@ func (s *instanceScope) found(value []byte, found bool, err error, kind string, 
 	return value, nil
 }
 
-// password is the generated password: that of the Secret, which is made if there is none. A Secret of somebody else under
+// ownPassword is a generated password: that of the Secret, which is made if there is none. A Secret of somebody else under
 // the name is not used and not overwritten.
-func (s *instanceScope) password(ctx context.Context) (string, error) {
-	name := passwordSecretName(s.Object.Name)
+func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, error) {
 	var secret corev1.Secret
 	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
 	switch {
@@ -130,7 +129,11 @@ func (s *instanceScope) deletePasswordSecret(ctx context.Context) error {
 	if bootstrap == nil || !bootstrap.GeneratePassword {
 		return nil
 	}
-	name := passwordSecretName(s.Object.Name)
+	return s.deleteOwnSecret(ctx, passwordSecretName(s.Object.Name))
+}
+
+// deleteOwnSecret deletes a Secret, if it is the instance's own.
+func (s *instanceScope) deleteOwnSecret(ctx context.Context, name string) error {
 	var secret corev1.Secret
 	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
 	if err == nil && metav1.IsControlledBy(&secret, s.Object) {

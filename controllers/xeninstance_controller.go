@@ -74,6 +74,8 @@ func setupInstance(s *shared) error {
 		Watches(&v1alpha1.XenFlavor{}, mapped(flavorField), builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenImage{}, mapped(imageField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(imageField)).
+		Watches(&v1alpha1.XenImage{}, mapped(rescueImageField)).
+		Watches(&v1alpha1.XenClusterImage{}, mapped(rescueImageField)).
 		WatchesRawSource(s.pools.Source(kindInstance)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: orDefault(s.options.Concurrency, defaultConcurrency)}).
 		Complete(r)
@@ -208,6 +210,9 @@ func (s *instanceScope) observe(ctx context.Context) error {
 	s.inputs = inputs
 	s.watchVM()
 	s.facts = instance.Observe(s.pool.Cache, inputs, s.r.executor)
+	if err := s.checkBeforeRescue(ctx); err != nil {
+		return err
+	}
 	return s.checkBeforeMaking(ctx)
 }
 
@@ -253,6 +258,7 @@ func (s *instanceScope) act(ctx context.Context) error {
 func (s *instanceScope) run(ctx context.Context) *instance.Run {
 	return &instance.Run{
 		Facts: s.facts, Client: s.pool.Client, Now: s.r.runtime.Clock.Now(), Seed: s.seed,
+		RescueSeed: s.rescueSeed, DropRescueSecret: s.dropRescueSecret,
 		Tasks:       poolTasks{s.pool, s.key()},
 		Sync:        s.catchUp,
 		ClaimWriter: s.pool.ClaimWriter,
@@ -288,7 +294,9 @@ func (s *instanceScope) report() {
 	if bootstrap := s.Object.Spec.Bootstrap; bootstrap != nil && bootstrap.GeneratePassword && s.facts.VM != nil {
 		report.PasswordSecret = passwordSecretName(s.Object.Name)
 	}
+	before := rescuedReason(s.Object)
 	s.Object.Status = instance.Status(s.facts, report)
+	s.announceRescue(before)
 }
 
 // bind writes the VM's uuid into the annotation that survives the loss of the status, once the VM carries our marks.
@@ -315,7 +323,7 @@ func (s *instanceScope) announceEnd() {
 // letGo removes what we made in Kubernetes and then the finalizer. Garbage collection would come to the Secret too, but it
 // may be far behind.
 func (s *instanceScope) letGo(ctx context.Context) {
-	if err := s.deletePasswordSecret(ctx); err != nil {
+	if err := errors.Join(s.deletePasswordSecret(ctx), s.deleteRescueSecret(ctx)); err != nil {
 		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
 		return
 	}
@@ -353,11 +361,19 @@ func (t poolTasks) State(task xenapi.TaskRef) instance.TaskState {
 const (
 	flavorField = "spec.flavorRef.name"
 	imageField  = "spec.source.imageRef.name"
+
+	rescueImageField = "spec.rescue.imageRef.name"
 )
 
 // indexInstances lets instances be found by what they depend on.
 func indexInstances(mgr ctrl.Manager) error {
 	fields := map[string]func(*v1alpha1.XenInstanceSpec) string{
+		rescueImageField: func(s *v1alpha1.XenInstanceSpec) string {
+			if !s.WantsRescue() || s.Rescue.ImageRef == nil {
+				return ""
+			}
+			return s.Rescue.ImageRef.Name
+		},
 		flavorField: func(s *v1alpha1.XenInstanceSpec) string {
 			if s.FlavorRef == nil {
 				return ""

@@ -36,6 +36,9 @@ func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
 	if err := s.gatherFlavor(ctx, in); err != nil {
 		return nil, err
 	}
+	if err := s.gatherRescue(ctx, in); err != nil {
+		return nil, err
+	}
 	return in, s.gatherImage(ctx, in, resolver)
 }
 

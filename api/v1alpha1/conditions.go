@@ -22,6 +22,8 @@ const (
 	ConditionFlavorApplied = "FlavorApplied"
 	// ConditionPowerStateSynced of a XenInstance is True when the VM is in the power state that is asked.
 	ConditionPowerStateSynced = "PowerStateSynced"
+	// ConditionRescued of a XenInstance is True while a rescue VM runs in the place of its own.
+	ConditionRescued = "Rescued"
 	// ConditionGuestReady of a XenInstance is True when the guest reports itself. It is no part of Ready.
 	ConditionGuestReady = "GuestReady"
 
@@ -221,6 +223,27 @@ const (
 	ReasonWaitingForAddress = "WaitingForAddress"
 	// ReasonNotRunning says the VM does not run, so its guest says nothing.
 	ReasonNotRunning = "NotRunning"
+)
+
+// Reasons of a XenInstance that is in rescue, on its way there or back.
+const (
+	// ReasonEnteringRescue says the rescue VM is being made, or the instance's own is being stopped; the message holds the step.
+	ReasonEnteringRescue = "Entering"
+	// ReasonRescueActive says the rescue VM runs with the instance's disks.
+	ReasonRescueActive = "Active"
+	// ReasonLeavingRescue says the rescue VM is being removed and the instance's own brought back; the message holds the step.
+	ReasonLeavingRescue = "Leaving"
+	// ReasonInRescue says the instance is in rescue, as asked (Ready=True).
+	ReasonInRescue = "InRescue"
+	// ReasonReturned says the rescue is over and everything as it was before.
+	ReasonReturned = "Returned"
+	// ReasonRescueTimedOut says timeoutSeconds of the rescue is over and the instance has returned; it is not entered
+	// again until spec.rescue changes.
+	ReasonRescueTimedOut = "RescueTimedOut"
+	// ReasonRescueDegraded says the instance is in rescue, but somebody changed the rescue VM or started the instance's own.
+	ReasonRescueDegraded = "RescueDegraded"
+	// ReasonRescueImageUnsuitable says the image cannot rescue this instance: it is the instance's own, or needs more memory.
+	ReasonRescueImageUnsuitable = "RescueImageUnsuitable"
 )
 
 // Reasons of transfers between a pool and a store.

@@ -111,6 +111,13 @@ var ruleCases = map[string]map[string][]ruleCase{
 		"recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from": {
 			{object: "xeninstance-existing", accept: `spec: {recreatePolicy: Never}`, refuse: `spec: {recreatePolicy: IfMissing}`},
 		},
+		"rescue.imageRef cannot be the instance's own image: the guest could not tell its file systems from those to be repaired": {
+			{
+				object: "xeninstance", accept: `spec: {rescue: {imageRef: {kind: XenClusterImage, name: debian}}}`,
+				refuse: `spec: {rescue: {imageRef: {kind: XenImage, name: debian}}}`,
+			},
+			{object: "xeninstance", accept: `spec: {rescue: {imageRef: null}}`, refuse: `spec: {rescue: {imageRef: {kind: XenImage, name: debian}}}`},
+		},
 		"the name of a XenInstance has at most 63 characters: it is the guest's host name": {
 			{object: "xeninstance-iso", accept: `metadata: {name: ` + strings.Repeat("a", 63) + `}`, refuse: `metadata: {name: ` + strings.Repeat("a", 64) + `}`},
 		},

@@ -40,7 +40,7 @@ func complaints(path string, field, parent *apiextensionsv1.JSONSchemaProps) (al
 		"is a map without a maximum")
 	topLevel := strings.Count(path, ".") == 1 && strings.HasPrefix(path, "spec.")
 	complain(field.Default != nil && !topLevel && path != "status", "has a default below the top level: GitOps tools would see a difference")
-	complain(name == "phase" || name == "state", "is a phase: conditions are the contract")
+	complain(strings.HasPrefix(path, "status.") && (name == "phase" || name == "state"), "is a phase: conditions are the contract")
 	number := field.Type == "integer" && strings.HasPrefix(path, "spec.")
 	complain(number && (field.Minimum == nil || field.Maximum == nil), "is a number without a range")
 	complain(!entry && field.Default != nil && slices.Contains(parent.Required, name), "is required and has a default")

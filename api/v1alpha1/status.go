@@ -65,6 +65,6 @@ func (*XenClusterImage) ConditionTypes() []string {
 func (*XenInstance) ConditionTypes() []string {
 	return []string{
 		ConditionReady, ConditionReconciling, ConditionStalled, ConditionPaused,
-		ConditionProvisioned, ConditionFlavorApplied, ConditionPowerStateSynced, ConditionGuestReady,
+		ConditionProvisioned, ConditionFlavorApplied, ConditionPowerStateSynced, ConditionRescued, ConditionGuestReady,
 	}
 }

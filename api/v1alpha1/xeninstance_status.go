@@ -9,12 +9,12 @@ import (
 type XenInstanceStatus struct {
 	CommonStatus `json:",inline"`
 
-	// uuid of the VM.
+	// uuid of the VM; while the instance is in rescue that of its own, see rescue.vmUUID for the other.
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	UUID string `json:"uuid,omitempty"`
 
-	// powerState of the VM.
+	// powerState of the VM; while the instance is in rescue of the rescue VM, as are hostName and the addresses.
 	// +optional
 	PowerState PowerState `json:"powerState,omitempty"`
 
@@ -79,6 +79,10 @@ type XenInstanceStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	RestartToken string `json:"restartToken,omitempty"`
+
+	// rescue is the rescue that is under way, absent without one.
+	// +optional
+	Rescue *RescueStatus `json:"rescue,omitempty"`
 
 	// operation is what is being done to the VM.
 	// +optional

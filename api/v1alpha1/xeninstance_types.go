@@ -12,6 +12,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.adoption) || has(self.source.existing)",message="adoption needs source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.bootstrap)",message="bootstrap is for new VMs: it cannot stand with source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.recreatePolicy) || self.recreatePolicy == 'Never'",message="recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from"
+// +kubebuilder:validation:XValidation:rule="!has(self.rescue) || !has(self.rescue.imageRef) || !has(self.source.imageRef) || self.rescue.imageRef.kind != self.source.imageRef.kind || self.rescue.imageRef.name != self.source.imageRef.name",message="rescue.imageRef cannot be the instance's own image: the guest could not tell its file systems from those to be repaired"
 type XenInstanceSpec struct {
 	// poolRef names the XenPool that the VM lives on. Immutable.
 	// +required
@@ -109,6 +110,12 @@ type XenInstanceSpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=128
 	Tags []string `json:"tags,omitempty"`
+
+	// rescue stops the VM and runs another one from a clean image with its disks attached, so that they can be repaired;
+	// and brings everything back. While the instance is in rescue powerState, hostName, addresses, consoles and restartToken
+	// mean the rescue VM, which always runs; changes of powerState, size and devices wait for the return.
+	// +optional
+	Rescue *Rescue `json:"rescue,omitempty"`
 
 	// placement is where on the pool the VM is. Default: where the pool puts it.
 	// +optional
@@ -425,6 +432,7 @@ type Adoption struct {
 // +kubebuilder:printcolumn:name="Power",type=string,JSONPath=`.status.powerState`
 // +kubebuilder:printcolumn:name="Flavor",type=string,JSONPath=`.status.flavor.name`
 // +kubebuilder:printcolumn:name="IP",type=string,JSONPath=`.status.primaryAddress`
+// +kubebuilder:printcolumn:name="Rescue",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Rescued")].reason`
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.hostName`
 // +kubebuilder:printcolumn:name="UUID",type=string,priority=1,JSONPath=`.status.uuid`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`

@@ -146,6 +146,13 @@ type PoolDefaults struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	Network string `json:"network,omitempty"`
+
+	// rescueImage is the name of the XenClusterImage that rescue VMs boot from whose instance names no image. Default:
+	// none, an instance must name its image.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	RescueImage string `json:"rescueImage,omitempty"`
 }
 
 // NamespacesFrom is how a grant selects namespaces.

@@ -101,13 +101,8 @@ func whenTrashed(f *Facts, _ time.Time) (Plan, bool) {
 
 // unmarkTrashed releases the VM; the mark goes last, so that a crash in between is followed by doing it again.
 func unmarkTrashed(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	for _, operation := range trashBlocks {
-		if r.VM.Blocked[string(operation)] != trashBlockReason {
-			continue
-		}
-		if err := r.Client.VM.RemoveFromBlockedOperations(ctx, r.VM.Ref, operation); err != nil {
-			return "", r.doing(err, "release %s", operation)
-		}
+	if err := r.releaseStarts(ctx, trashBlockReason); err != nil {
+		return "", err
 	}
 	if r.Want.Name != "" {
 		if err := r.Client.VM.SetNameLabel(ctx, r.VM.Ref, r.Want.Name); err != nil {

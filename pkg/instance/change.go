@@ -63,7 +63,7 @@ func Pending(f *Facts) []v1alpha1.PendingChange {
 	}
 	var pending []v1alpha1.PendingChange
 	add := func(field string, requires v1alpha1.ChangeRequires, format string, args ...any) {
-		if f.Want.Observe || adoptionHeld(f) {
+		if f.Want.Observe || adoptionHeld(f) || f.journal() != nil {
 			requires = v1alpha1.RequiresHold
 		}
 		pending = append(pending, v1alpha1.PendingChange{Field: field, Requires: requires, Message: fmt.Sprintf(format, args...)})
@@ -73,6 +73,7 @@ func Pending(f *Facts) []v1alpha1.PendingChange {
 	}
 	pendingDisks(f, add)
 	pendingNICs(f, add)
+	pendingRescue(f, add)
 	if f.Want.Observe || adoptionHeld(f) {
 		pendingIdentity(f, add)
 	}

@@ -90,21 +90,25 @@ func fillDrive(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	if err != nil {
 		return "", r.doing(err, "gather the bootstrap data")
 	}
+	return "", r.fillDriveWith(ctx, r.driveDisk(), &seed)
+}
+
+// fillDriveWith writes the files into a drive and then its own uuid into its marks: only then it is filled.
+func (r *Run) fillDriveWith(ctx context.Context, vdi *VDI, seed *Seed) error {
 	image, err := seed.Image()
 	if err != nil {
-		return "", r.doing(err, "lay out the config drive")
+		return r.doing(err, "lay out the config drive")
 	}
 	for _, task := range r.OldFills { // nobody completes it any more, and only what is over can be destroyed
 		err := errors.Join(r.Client.Task.SetStatus(ctx, task, xenapi.TaskStatusFailure), r.Client.Task.Destroy(ctx, task))
 		if err != nil && !isGone(err) {
-			return "", r.doing(err, "tidy up after an earlier attempt to fill the config drive")
+			return r.doing(err, "tidy up after an earlier attempt to fill the config drive")
 		}
 	}
-	vdi := r.driveDisk()
 	if err := r.fill(ctx, vdi.Ref, image); err != nil {
-		return "", r.doing(err, "fill the config drive")
+		return r.doing(err, "fill the config drive")
 	}
-	return "", r.doing(r.Client.VDI.AddToOtherConfig(ctx, vdi.Ref, xencache.MarkSelf, vdi.UUID), "mark the config drive")
+	return r.doing(r.Client.VDI.AddToOtherConfig(ctx, vdi.Ref, xencache.MarkSelf, vdi.UUID), "mark the config drive")
 }
 
 func attachDrive(ctx context.Context, r *Run) (xenapi.TaskRef, error) {

@@ -49,6 +49,8 @@ func whenDeleting(f *Facts, now time.Time) (Plan, bool) {
 			"a copy of the template is under way that may be ours; waiting until it is over").After(cloneRecheck))
 	case f.Me.Held != "":
 		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	case f.rescueUnderWay():
+		return f.endRescueForDeletion(now), true
 	case f.VM == nil:
 		return clearUp(f), true
 	case f.Owner != "" || !f.Me.Owns(f.VM.Marks) && !f.building():
@@ -169,15 +171,33 @@ func startBlocked(f *Facts) bool {
 }
 
 func blockStart(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.blockStarts(ctx, trashBlockReason)
+}
+
+// blockStarts keeps the VM from being started, key by key; what somebody has blocked already stays as it is.
+func (r *Run) blockStarts(ctx context.Context, reason string) error {
 	for _, operation := range trashBlocks {
 		if _, blocked := r.VM.Blocked[string(operation)]; blocked {
 			continue
 		}
-		if err := r.Client.VM.AddToBlockedOperations(ctx, r.VM.Ref, operation, trashBlockReason); err != nil {
-			return "", r.doing(err, "block %s", operation)
+		if err := r.Client.VM.AddToBlockedOperations(ctx, r.VM.Ref, operation, reason); err != nil {
+			return r.doing(err, "block %s", operation)
 		}
 	}
-	return "", nil
+	return nil
+}
+
+// releaseStarts takes away the keys that were blocked for a reason of ours.
+func (r *Run) releaseStarts(ctx context.Context, reason string) error {
+	for _, operation := range trashBlocks {
+		if r.VM.Blocked[string(operation)] != reason {
+			continue
+		}
+		if err := r.Client.VM.RemoveFromBlockedOperations(ctx, r.VM.Ref, operation); err != nil {
+			return r.doing(err, "release %s", operation)
+		}
+	}
+	return nil
 }
 
 func markTrashed(ctx context.Context, r *Run) (xenapi.TaskRef, error) {

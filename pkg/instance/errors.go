@@ -28,6 +28,8 @@ func inFlight(plan Plan, step string) reconcile.Outcome {
 	switch {
 	case plan.Operation == operationCreate:
 		reason = v1alpha1.ReasonCreating
+	case phaseTexts[plan.Operation][plan.ID] != "":
+		return reconcile.Wait(rescueReasons[plan.Operation], phaseTexts[plan.Operation][plan.ID])
 	case plan.Operation == operationRestart:
 		reason = v1alpha1.ReasonRestarting
 	case !known && plan.Operation == operationDelete:

@@ -22,6 +22,10 @@ type Run struct {
 	Client *xenapi.Client
 	// Seed gathers what belongs on the config drive: Secrets are read when they are needed and not kept.
 	Seed func(context.Context) (Seed, error)
+	// RescueSeed gathers what belongs on the config drive of the rescue VM; a generated password is in its Secret before.
+	RescueSeed func(context.Context) (Seed, error)
+	// DropRescueSecret deletes the Secret with the generated password of the rescue VM.
+	DropRescueSecret func(context.Context) error
 	// Now is the time of this pass.
 	Now time.Time
 	// Tasks are the pool's tasks.
@@ -197,16 +201,18 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	}
 }
 
-// strangers names an operation under way on the VM that this process did not begin: an administrator's, or ours from
-// before a restart. A step that may overtake a shutdown need not wait for one.
+// strangers names an operation under way on the VM, or on its rescue VM, that this process did not begin: an
+// administrator's, or ours from before a restart. A step that may overtake a shutdown need not wait for one.
 func (e *Executor) strangers(r *Run, step Step) string {
-	if r.VM == nil {
-		return ""
-	}
-	for task, operation := range r.VM.Running {
-		shutdown := operation == string(xenapi.VMOperationCleanShutdown) || operation == string(xenapi.VMOperationCleanReboot)
-		if !e.Knows(task) && (step.Overtakes == "" || !shutdown) {
-			return operation
+	for _, vm := range []*VM{r.VM, r.Rescue} {
+		if vm == nil {
+			continue
+		}
+		for task, operation := range vm.Running {
+			shutdown := operation == string(xenapi.VMOperationCleanShutdown) || operation == string(xenapi.VMOperationCleanReboot)
+			if !e.Knows(task) && (step.Overtakes == "" || !shutdown) {
+				return operation
+			}
 		}
 	}
 	return ""

@@ -21,6 +21,11 @@ type Facts struct {
 	VM *VM
 	// Twins are other VMs that carry this instance's marks.
 	Twins []VM
+	// Rescue is the VM that takes the place of the instance's own, nil if there is none. RescueTwins are more of them.
+	Rescue      *VM
+	RescueTwins []VM
+	// UnknownRescueClone says of the rescue image what UnknownClone says of the template.
+	UnknownRescueClone bool
 	// Loose are disks that carry this instance's marks and hang on no VM.
 	Loose []VDI
 	// Owner is another living object that the VM's marks name, "" if there is none.
@@ -128,6 +133,7 @@ type Disk struct {
 	CD       bool
 	Empty    bool
 	Attached bool
+	ReadOnly bool
 	// OtherConfig is the block device's own other_config.
 	OtherConfig map[string]string
 	VDI         VDI
@@ -162,6 +168,8 @@ type NIC struct {
 	Attached    bool
 	RateLimit   int64
 	OtherConfig map[string]string
+	// Record is the interface as the pool has it.
+	Record *xenapi.VIF
 }
 
 // Host is a member of the pool as far as placement goes. Memory is in bytes.

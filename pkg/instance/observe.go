@@ -15,12 +15,16 @@ import (
 // resolved between two looks at them; what changes in between comes as an event.
 func Observe(cache *xencache.Cache, in *Inputs, executor *Executor) *Facts {
 	f := &Facts{Me: me(in), Prior: in.Object.Status}
-	cache.View(func(v xencache.View) { f.find(v, in) })
+	cache.View(func(v xencache.View) {
+		f.find(v, in)
+		f.findRescue(v)
+	})
 	f.Want = wanted(in, f.VM, func(ref xenapi.VMRef) (template *Template) { // resolvers look into the cache themselves
 		cache.View(func(v xencache.View) { template = observeTemplate(v, ref) })
 		return template
 	})
 	cache.View(func(v xencache.View) {
+		f.rescueTemplate(v, executor)
 		f.Loose = f.looseDisks(v)
 		f.Hosts = observeHosts(v)
 		f.OldFills = f.oldFills(v)
@@ -94,13 +98,16 @@ func (f *Facts) candidates(v xencache.View, named string) []*VM {
 		}
 		found = append(found, vm)
 	}
-	slices.SortFunc(found, func(a, b *VM) int {
-		if complete := b2i(b.Marks.Self == b.UUID) - b2i(a.Marks.Self == a.UUID); complete != 0 {
-			return complete
-		}
-		return strings.Compare(a.UUID, b.UUID)
-	})
+	slices.SortFunc(found, bestFirst)
 	return found
+}
+
+// bestFirst orders VMs that carry one mark: those whose marks are complete come first.
+func bestFirst(a, b *VM) int {
+	if complete := b2i(b.Marks.Self == b.UUID) - b2i(a.Marks.Self == a.UUID); complete != 0 {
+		return complete
+	}
+	return strings.Compare(a.UUID, b.UUID)
 }
 
 // isInstanceVM tells the instance's own VM from others that carry its ref: a rescue VM, an image made from it.
@@ -215,7 +222,7 @@ func observeDisks(v xencache.View, vm xenapi.VMRef, mine func(xencache.Marks) bo
 		}
 		disk := Disk{
 			Ref: ref, UUID: record.UUID, Device: record.UserDevice, CD: record.Type != xenapi.VBDTypeDisk, Empty: record.Empty,
-			Attached: record.CurrentlyAttached, OtherConfig: record.OtherConfig,
+			Attached: record.CurrentlyAttached, ReadOnly: record.Mode == xenapi.VBDModeRO, OtherConfig: record.OtherConfig,
 		}
 		if vdi := observeVDI(v, record.VDI); vdi != nil {
 			disk.VDI = *vdi
@@ -274,7 +281,7 @@ func observeNICs(v xencache.View, vm xenapi.VMRef, mine func(xencache.Marks) boo
 		}
 		nic := NIC{
 			Ref: ref, UUID: record.UUID, Device: record.Device, MAC: strings.ToLower(record.MAC), Network: record.Network,
-			Attached: record.CurrentlyAttached, OtherConfig: record.OtherConfig,
+			Attached: record.CurrentlyAttached, OtherConfig: record.OtherConfig, Record: record,
 		}
 		if network := v.Network(record.Network); network != nil {
 			nic.NetworkName = network.NameLabel
@@ -314,7 +321,9 @@ func (f *Facts) looseDisks(v xencache.View) []VDI {
 
 // oldFills are tasks that carry the name of ours; they are looked for only while the config drive is not filled.
 func (f *Facts) oldFills(v xencache.View) []xenapi.TaskRef {
-	if !f.building() || f.Want.Drive == nil {
+	instanceDrive := f.building() && f.Want.Drive != nil
+	rescueDrive := f.Rescue != nil && !f.rescueComplete()
+	if !instanceDrive && !rescueDrive {
 		return nil
 	}
 	var old []xenapi.TaskRef

@@ -77,6 +77,9 @@ const (
 	operationRestart  = "Restart"
 	operationDelete   = "Delete"
 	operationUndelete = "Undelete"
+
+	operationEnterRescue = "EnterRescue"
+	operationLeaveRescue = "LeaveRescue"
 )
 
 // deadline is when the plan is to be looked at again whatever happens.
@@ -96,6 +99,7 @@ var policies = []policy{
 	whenDenied,
 	whenOwnedByAnother,
 	whenThereAreTwins,
+	whenRescuing,
 	whenVanished,
 	whenMissing,
 	whenObserving,
@@ -105,6 +109,7 @@ var policies = []policy{
 	whenChanged,
 	whenRestarting,
 	whenPowerDiffers,
+	whenRescueRefused,
 }
 
 // Decide says what is to be done next. It is pure: the same facts at the same time give the same plan.

@@ -25,6 +25,8 @@ type Seed struct {
 	MetaData    map[string]string
 	// PasswordHash is crypt(3)'s form of the generated password, "" without one. The password itself is never written.
 	PasswordHash string
+	// AuthorizedKeys are public SSH keys of the guest's default user.
+	AuthorizedKeys []string
 }
 
 // Volume labels by which guests find the drive.
@@ -61,7 +63,7 @@ func (s *Seed) noCloudFiles() (map[string][]byte, error) {
 	if s.NetworkData != nil {
 		files["/network-config"] = s.NetworkData
 	}
-	if s.PasswordHash != "" {
+	if s.hasVendorData() {
 		files["/vendor-data"] = s.vendorData()
 	}
 	return files, nil
@@ -83,7 +85,7 @@ func (s *Seed) configDriveFiles() (map[string][]byte, error) {
 	if s.NetworkData != nil {
 		files[latest+"network_data.json"] = s.NetworkData
 	}
-	if s.PasswordHash != "" {
+	if s.hasVendorData() {
 		vendor, err := json.Marshal(map[string]string{"cloud-init": string(s.vendorData())})
 		if err != nil {
 			return nil, err
@@ -93,9 +95,21 @@ func (s *Seed) configDriveFiles() (map[string][]byte, error) {
 	return files, nil
 }
 
-// vendorData sets the generated password. Vendor data gives way to what the user's own data say.
+func (s *Seed) hasVendorData() bool { return s.PasswordHash != "" || len(s.AuthorizedKeys) > 0 }
+
+// vendorData sets the default user's password and keys. Vendor data gives way to what the user's own data say.
 func (s *Seed) vendorData() []byte {
-	return fmt.Appendf(nil, "#cloud-config\npassword: %q\nchpasswd:\n  expire: false\nssh_pwauth: true\n", s.PasswordHash)
+	text := []byte("#cloud-config\n")
+	if s.PasswordHash != "" {
+		text = fmt.Appendf(text, "password: %q\nchpasswd:\n  expire: false\nssh_pwauth: true\n", s.PasswordHash)
+	}
+	for i, key := range s.AuthorizedKeys {
+		if i == 0 {
+			text = append(text, "ssh_authorized_keys:\n"...)
+		}
+		text = fmt.Appendf(text, "- %q\n", key)
+	}
+	return text
 }
 
 // fatImage makes a FAT16 file system with the files.

@@ -44,17 +44,18 @@ func Status(f *Facts, report Report) v1alpha1.XenInstanceStatus {
 	status := *f.Prior.DeepCopy()
 	status.Operation = operation(f, report)
 	if f.VM != nil && !firstBuild(f, report) {
+		shown := f.shown()
 		status.UUID = f.VM.UUID
-		status.PowerState = f.VM.Power
+		status.PowerState = shown.VM.Power
 		status.Flavor = flavorStatus(f)
 		status.RootDisk = rootStatus(f)
 		status.Disks = diskStatuses(f)
 		status.Networks = networkStatuses(f)
 		status.UnmanagedDevices = unmanagedDevices(f)
-		status.HostName = f.VM.HostName
-		status.Addresses = addresses(f)
-		status.PrimaryAddress = primaryAddress(f)
-		status.RestartToken = restartToken(f)
+		status.HostName = shown.VM.HostName
+		status.Addresses = addresses(shown)
+		status.PrimaryAddress = primaryAddress(shown)
+		status.RestartToken = restartToken(shown)
 		status.PendingChanges = capped(Pending(f), maxPendingChanges)
 	}
 	if report.PasswordSecret != "" {
@@ -63,7 +64,9 @@ func Status(f *Facts, report Report) v1alpha1.XenInstanceStatus {
 	setProvisioned(&status, f, report)
 	setFlavorApplied(&status, f, report)
 	setPowerStateSynced(&status, f, report)
-	setGuestReady(&status, f)
+	status.Rescue = rescueStatus(f)
+	setRescued(&status, f, report)
+	setGuestReady(&status, f.shown())
 	return status
 }
 
@@ -284,12 +287,27 @@ func setPowerStateSynced(status *v1alpha1.XenInstanceStatus, f *Facts, report Re
 	switch {
 	case f.VM == nil || f.building() || firstBuild(f, report):
 		set(metav1.ConditionFalse, v1alpha1.ReasonCreating, "the VM is being made")
+	case f.rescueUnderWay():
+		setPowerInRescue(set, f, report)
 	case f.Want.Power == "":
 		set(metav1.ConditionTrue, v1alpha1.ReasonNotRequested, "the VM is "+string(f.VM.Power)+"; no power state is asked for")
 	case f.VM.Power == f.Want.Power && report.Plan.Operation != operationRestart:
 		set(metav1.ConditionTrue, powerReasons[f.VM.Power], "the VM is "+string(f.VM.Power)+" as asked")
 	default:
 		set(metav1.ConditionFalse, powerReason(f, report), orElse(report.Outcome.Message(), "the VM is "+string(f.VM.Power)))
+	}
+}
+
+// setPowerInRescue says of the power state that the rescue goes before it. A state that is to be left alone after the
+// return is a drift from then on.
+func setPowerInRescue(set func(metav1.ConditionStatus, string, string), f *Facts, report Report) {
+	switch {
+	case f.leavesPowerAlone(report.Now):
+		set(metav1.ConditionFalse, v1alpha1.ReasonDrifted, "the VM stays as it was before the rescue")
+	case f.rescueShown() && f.Rescue.Power == v1alpha1.PowerStateRunning:
+		set(metav1.ConditionTrue, v1alpha1.ReasonInRescue, "the rescue VM runs; powerState counts after the return")
+	default:
+		set(metav1.ConditionFalse, orElse(report.Outcome.Reason(), v1alpha1.ReasonProgressing), orElse(report.Outcome.Message(), "on the way into rescue or back"))
 	}
 }
 

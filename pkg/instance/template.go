@@ -28,7 +28,7 @@ func observeTemplate(v xencache.View, ref xenapi.VMRef) *Template {
 	if record == nil {
 		return nil
 	}
-	template := &Template{Ref: ref, Name: record.NameLabel, Disks: provisionDisks(v, record.OtherConfig[provisionKey])}
+	template := &Template{Ref: ref, UUID: record.UUID, Name: record.NameLabel, Disks: provisionDisks(v, record.OtherConfig[provisionKey])}
 	for _, vbd := range v.VBDsOf(ref) {
 		device := v.VBD(vbd)
 		if device == nil || device.Type != xenapi.VBDTypeDisk || device.UserDevice != strconv.Itoa(rootDevice) {
@@ -36,6 +36,9 @@ func observeTemplate(v xencache.View, ref xenapi.VMRef) *Template {
 		}
 		if vdi := v.VDI(device.VDI); vdi != nil {
 			template.RootSize, template.RootSR = vdi.VirtualSize, vdi.SR
+			if sr := v.SR(vdi.SR); sr != nil {
+				template.RootShared = sr.Shared
+			}
 		}
 	}
 	for task, operation := range record.CurrentOperations {

@@ -60,6 +60,8 @@ type Want struct {
 	Pinned bool
 
 	Deletion v1alpha1.DeletionPolicy
+
+	Rescue WantRescue
 }
 
 // Problem is why something cannot be had as it was asked for.
@@ -83,10 +85,13 @@ type Source struct {
 // Template is a VM template to clone: the user's own, or the one that holds an image's disk.
 type Template struct {
 	Ref  xenapi.VMRef
+	UUID string
 	Name string
 	// RootSize and RootSR are those of the disk that it brings along, if it brings one.
 	RootSize int64
 	RootSR   xenapi.SRRef
+	// RootShared says that every host sees that disk.
+	RootShared bool
 	// Disks are those that it asks to be made.
 	Disks []ProvisionDisk
 	// Cloning are the clone and copy tasks under way on it.
@@ -148,6 +153,10 @@ type Inputs struct {
 	Image         *v1alpha1.XenImageSpec
 	// ImageProblem is why the image cannot be used; it matters only until the VM is made.
 	ImageProblem *Problem
+	// RescueImage is the image of the rescue that the spec asks for, nil if it is not ready; RescueProblems say why, and
+	// what else keeps a rescue from being begun.
+	RescueImage    *RescueImage
+	RescueProblems []Problem
 	// Problems are those found outside the pool: namespace not allowed, user data missing, quota.
 	Problems []Problem
 	Resolver Resolver
@@ -194,6 +203,7 @@ func wanted(in *Inputs, vm *VM, template func(xenapi.VMRef) *Template) Want {
 	w.nics(spec)
 	w.drive(spec)
 	w.placement(spec)
+	w.rescue(spec, template)
 	return w.want
 }
 
