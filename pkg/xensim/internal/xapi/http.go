@@ -70,7 +70,16 @@ func (p *Pool) serveRoute(r *httpd.Request, route httpRoute, host string) error 
 		r.Unauthorised(route.realm)
 		return nil
 	}
+	if x.Session != "" && r.Param("session_id") == "" {
+		defer p.endSession(x.Session) // it was made for this request
+	}
 	return p.underFaults(x, route)
+}
+
+func (p *Pool) endSession(ref string) {
+	p.Lock()
+	defer p.Unlock()
+	p.dropSession(ref)
 }
 
 func serveOptions(r *httpd.Request) error {

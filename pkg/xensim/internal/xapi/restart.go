@@ -44,6 +44,7 @@ func (p *Pool) Started() {
 	if p.db.Count("user") == 0 {
 		p.Create("user", db.Fields{"short_name": p.User, "fullname": p.User})
 	}
+	p.openOwnSessions()
 	if host := p.db.Get("host", p.Coordinator()); host.Exists() {
 		p.RemoveFrom("host", p.Coordinator(), "other_config", "agent_start_time")
 		_ = p.AddTo("host", p.Coordinator(), "other_config", "agent_start_time", fmt.Sprintf("%d.", p.Now().Unix()))

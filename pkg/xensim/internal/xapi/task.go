@@ -146,7 +146,7 @@ func failureOf(err error) *Error {
 	return errorOf(err)
 }
 
-// BeginTask takes over a task that a client made for an HTTP transfer, or makes one.
+// BeginTask takes over a task that a client made for an HTTP transfer, or makes one that goes when the transfer ends.
 func (p *Pool) BeginTask(ref, label, _ string, cancel context.CancelCauseFunc) string {
 	if p.db.Get("task", ref).Exists() {
 		if p.tasks[ref] == nil {
@@ -156,7 +156,9 @@ func (p *Pool) BeginTask(ref, label, _ string, cancel context.CancelCauseFunc) s
 		p.Set("task", ref, db.Fields{"allowed_operations": []string{"cancel"}})
 		return ref
 	}
-	return p.newTask(label, "", cancel)
+	own := p.newTask(label, "", cancel)
+	p.tasks[own].dropped = true
+	return own
 }
 
 // Progress sets how far the call's task is, from 0 to 1.
