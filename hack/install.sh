@@ -15,6 +15,8 @@ npm             | npm             | the XenAPI client from npm
 chromium        | chromium        | the browser that console pages are tried in
 websockify      | websockify      | the relay that the gateway is measured against (make bench)
 qemu-system-x86_64 | qemu-system-x86 | a VNC server that nobody here wrote
+/usr/lib/python3/dist-packages/glance/cmd/api.py| python3-glance | the image service that snapshots are uploaded to
+/usr/lib/python3/dist-packages/keystone/cmd/manage.py| python3-keystone | the identity service before it
 openssl         | openssl         | opening encrypted console tokens as documented
 '
 

@@ -17,7 +17,7 @@ import (
 )
 
 // startTimeout is for a server on a busy machine.
-const startTimeout = 2 * time.Minute
+const startTimeout = time.Minute
 
 // freeAddress is an address on loopback that nobody listens on now.
 func freeAddress(t testing.TB) string {
