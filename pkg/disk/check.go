@@ -144,15 +144,3 @@ func (c *Checked) end() error {
 	}
 	return nil
 }
-
-// tail is the last sector of what passed.
-type tail [sectorSize]byte
-
-func (t *tail) see(p []byte) {
-	if len(p) >= len(t) {
-		copy(t[:], p[len(p)-len(t):])
-		return
-	}
-	copy(t[:], t[len(p):])
-	copy(t[len(t)-len(p):], p)
-}

@@ -14,64 +14,50 @@ const zstdWindow = 16 << 20
 
 // NewDecompressor reads what r holds. More than limit bytes, however small their compressed form, are a *FormatError.
 func NewDecompressor(r io.Reader, c Compression, limit int64) (io.ReadCloser, error) {
-	bounded := &bounded{limit: limit, name: Format(c)}
+	b := &bounded{source: &counter{Reader: r}, name: Format(c), limit: limit}
 	switch c {
 	case None, "":
-		bounded.reader = io.NopCloser(r)
-		bounded.name = Raw
+		b.name, b.ReadCloser = Raw, io.NopCloser(b.source)
 	case Gzip:
-		reader, err := gzip.NewReader(r)
+		reader, err := gzip.NewReader(b.source)
 		if err != nil {
-			return nil, compressionFault(c, 0, err)
+			return nil, b.fault(err)
 		}
-		bounded.reader = reader
+		b.ReadCloser = reader
 	case Zstd:
-		reader, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
+		reader, err := zstd.NewReader(b.source, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
-			return nil, compressionFault(c, 0, err)
+			return nil, b.fault(err)
 		}
-		bounded.reader = reader.IOReadCloser()
+		b.ReadCloser = reader.IOReadCloser()
 	default:
 		return nil, fmt.Errorf("no compression %q", c)
 	}
-	return bounded, nil
+	return b, nil
 }
 
-// compressionFault tells bytes that are wrong from a network that failed.
-func compressionFault(c Compression, offset int64, err error) error {
-	wrong := []error{
-		gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrWindowSizeExceeded, zstd.ErrWindowSizeTooSmall,
-		zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch, zstd.ErrCRCMismatch, zstd.ErrReservedBlockType,
-		zstd.ErrCompressedSizeTooBig, zstd.ErrBlockTooSmall, zstd.ErrUnexpectedBlockSize, zstd.ErrDecoderSizeExceeded, io.ErrUnexpectedEOF, io.EOF,
-	}
-	for _, w := range wrong {
-		if errors.Is(err, w) {
-			return &FormatError{Format: Format(c), Offset: offset, Field: "stream", Want: "a whole one", Got: "a broken one", Err: err}
-		}
-	}
-	return fmt.Errorf("decompress %s: %w", c, err)
-}
-
+// bounded reads to a limit.
 type bounded struct {
-	reader io.ReadCloser
+	io.ReadCloser
+	source *counter
 	name   Format
 	at     int64
 	limit  int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.reader.Read(p)
+	n, err := b.ReadCloser.Read(p)
 	b.at += int64(n)
 	if b.at > b.limit {
 		return 0, malformed(b.name, b.limit, "length", fmt.Sprintf("at most %d bytes", b.limit), "more")
 	}
-	if err != nil && !errors.Is(err, io.EOF) && b.name != Raw {
-		err = compressionFault(Compression(b.name), b.at, err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = b.fault(err)
 	}
 	return n, err
 }
 
-func (b *bounded) Close() error { return b.reader.Close() }
+func (b *bounded) fault(err error) error { return b.source.fault(b.name, "compressed stream", err) }
 
 // NewCompressor compresses what is written to it. Close ends the compressed stream and leaves w open.
 func NewCompressor(w io.Writer, c Compression) (io.WriteCloser, error) {

@@ -106,9 +106,4 @@ func (t *TarballReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (t *TarballReader) fault(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return &FormatError{Format: NovaTarball, Offset: t.counted.n, Field: "member", Want: "a whole one", Got: "a broken one", Err: err}
-	}
-	return fmt.Errorf("read a tarball at byte %d: %w", t.counted.n, err)
-}
+func (t *TarballReader) fault(err error) error { return t.counted.fault(NovaTarball, "member", err) }

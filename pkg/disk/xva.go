@@ -29,23 +29,6 @@ type XVAChunk struct {
 	Chunk
 }
 
-// counter counts what was read and keeps its end.
-type counter struct {
-	io.Reader
-	n    int64
-	tail tail
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.n += int64(n)
-	c.tail.see(p[:n])
-	return n, err
-}
-
-// ended says that an archive that has no more members was closed: by a block of zeros, without which it was cut.
-func (c *counter) ended() bool { return isZero(c.tail[:]) }
-
 // NewXVAReader reads ova.xml from an XVA in no compression.
 func NewXVAReader(r io.Reader) (*XVAReader, error) {
 	x := &XVAReader{counted: &counter{Reader: r}, buffer: make([]byte, XVAChunkSize)}
@@ -81,12 +64,7 @@ func (x *XVAReader) member() (*tar.Header, error) {
 	return header, x.members.begin(header.Name, header.Size, x.counted.n-tarBlock)
 }
 
-func (x *XVAReader) fault(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return &FormatError{Format: XVA, Offset: x.counted.n, Field: "member", Want: "a whole one", Got: "a broken one", Err: err}
-	}
-	return fmt.Errorf("read an XVA at byte %d: %w", x.counted.n, err)
-}
+func (x *XVAReader) fault(err error) error { return x.counted.fault(XVA, "member", err) }
 
 // Next returns the next piece of a disk, its checksum verified, or io.EOF at the archive's end. Pieces of one disk are in order; what
 // none covers is zero.
