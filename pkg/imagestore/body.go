@@ -45,6 +45,9 @@ func (d *download) Close() error { return d.body.Close() }
 // errAborted ends the body of a request that is given up: the server sees a broken connection, never an end.
 var errAborted = errors.New("the upload was given up")
 
+// errAnswered says a server was content before it had everything.
+var errAnswered = errors.New("the server answered before all bytes were sent")
+
 // outgoing is the body of a request that is written while it is sent. The request does not end before finish is called:
 // the last byte (of a body of known size) or the terminating chunk (of another) is withheld until then, so that a
 // server never takes what was not released for complete.
@@ -85,7 +88,7 @@ func (o *outgoing) Write(p []byte) (int, error) {
 	}
 	if len(now) > 0 {
 		if _, err := o.pipe.Write(now); err != nil {
-			return 0, err
+			return 0, o.why(err)
 		}
 	}
 	o.sent += int64(len(p))
@@ -93,10 +96,24 @@ func (o *outgoing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// why tells the request's own error: the pipe only knows that nobody reads any more.
+func (o *outgoing) why(err error) error {
+	<-o.ended
+	switch {
+	case o.err != nil:
+		return o.err
+	case errors.Is(err, io.ErrClosedPipe):
+		return errAnswered
+	default:
+		return err
+	}
+}
+
 // finish releases what was withheld and waits for the server's answer.
 func (o *outgoing) finish() error {
 	if o.size >= 0 && o.sent != o.size {
 		o.abort()
+
 		return fmt.Errorf("%d bytes were announced, %d were written", o.size, o.sent)
 	}
 	if len(o.held) > 0 {

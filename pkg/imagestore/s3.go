@@ -11,6 +11,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
 // S3Options says which bucket of which store.
@@ -52,6 +53,9 @@ func NewS3(options S3Options) (*S3, error) {
 	endpoint, err := url.Parse(options.Endpoint)
 	if err != nil || endpoint.Host == "" {
 		return nil, wrong(Invalid, errors.New("the endpoint is no URL"))
+	}
+	if err := s3utils.CheckValidBucketName(options.Bucket); err != nil {
+		return nil, wrong(Invalid, err)
 	}
 	if err := options.Network.checkURL(options.Endpoint); err != nil {
 		return nil, wrong(Forbidden, err)
@@ -176,7 +180,7 @@ func (s *S3) removeStale(ctx context.Context, name string) error {
 // s3Kinds are codes that say more than their status.
 var s3Kinds = map[string]Kind{
 	"SlowDown": Throttled, "SlowDownRead": Throttled, "SlowDownWrite": Throttled, "Throttling": Throttled, "RequestLimitExceeded": Throttled,
-	"RequestTimeout": Stalled, "ExpiredToken": Refused,
+	"RequestTimeout": Stalled, "ExpiredToken": Refused, "XAdminUserNotFound": Refused,
 	"BadDigest": Damaged, "XAmzContentSHA256Mismatch": Damaged, "XAmzContentChecksumMismatch": Damaged, "IncompleteBody": Interrupted,
 	"NoSuchUpload": Interrupted, "InvalidPart": Interrupted, // somebody cleared the upload away; a new one may succeed
 	"XMinioStorageFull": Full, "QuotaExceeded": Full, "XMinioAdminBucketQuotaExceeded": Full, "InsufficientStorage": Full, "InsufficientCapacity": Full,

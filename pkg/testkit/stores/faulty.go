@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // Fault is how one request fails.
@@ -27,7 +26,8 @@ type Fault struct {
 	RetryAfter int
 	// CloseAfter breaks the connection when that many bytes of the answer's body are through, if it is set.
 	CloseAfter int64
-	// Stall lets nothing of the answer through until the client gives up, after CloseAfter bytes if that is set.
+	// Stall lets nothing through until the client gives up: of the answer's body after CloseAfter bytes if that is set,
+	// otherwise of the request.
 	Stall bool
 	// Lost answers nothing, though the store did what was asked: the connection breaks.
 	Lost bool
@@ -128,6 +128,8 @@ func (f *Faulty) serve(proxy http.Handler, answer http.ResponseWriter, request *
 	case fault.Flip:
 		request.Body = &flipped{ReadCloser: request.Body}
 		proxy.ServeHTTP(answer, request)
+	case fault.CloseAfter == 0:
+		hang(fault.Stall, request, stopped)
 	default:
 		proxy.ServeHTTP(&cut{ResponseWriter: answer, left: fault.CloseAfter, stall: fault.Stall, request: request, stopped: stopped}, request)
 	}
@@ -165,11 +167,17 @@ func (c *cut) Write(p []byte) (int, error) {
 	}
 	_, _ = c.ResponseWriter.Write(p[:c.left]) // the client may have gone
 	c.Flush()
-	if c.stall {
+	hang(c.stall, c.request, c.stopped)
+
+	return 0, http.ErrAbortHandler
+}
+
+// hang breaks the connection; if it is to stall, not before the client or the test gave up.
+func hang(stall bool, request *http.Request, stopped <-chan struct{}) {
+	if stall {
 		select {
-		case <-c.request.Context().Done():
-		case <-c.stopped:
-		case <-time.After(startTimeout):
+		case <-request.Context().Done():
+		case <-stopped:
 		}
 	}
 	panic(http.ErrAbortHandler)
