@@ -26,10 +26,9 @@ var volatile = map[string]string{
 	"memory_free": "load", "VCPUs_utilisation": "load", "utilisation": "load", "backtrace": "place in the real one's source",
 	"physical_utilisation": "sparse allocation of the stand-in storage", "virtual_allocation": "sum over disks of the stand-in storage",
 	"servertime": "time", "last_updated": "time", "timestamp": "time", "progress": "how far an operation has come",
-	"domid":         "count of starts since the host booted",
 	"generation_id": "chance", "agent_start_time": "time", "boot_time": "time", "snapshot_metadata": "the whole record as text, generations included", "debug_info:cancel_points_seen": "devices of the VM, counted by xenopsd",
 	"storage_driver_domain": "which storage was plugged last",
-	"session":               "number of sessions", "task": "number of tasks", "task_id": "reference",
+	"session":               "number of sessions, the server's own among them", "task_id": "reference",
 }
 
 // mapping maps the identities of a recording to those of the simulator.
