@@ -31,11 +31,11 @@ func runReplica(leaseName string) testkit.RunManager {
 	}
 }
 
-// standBy starts a second replica behind a fence of its own.
-func standBy(t *testing.T, w *testkit.World, run testkit.RunManager) *testkit.Fence {
+// standBy starts another manager behind a fence of its own.
+func standBy(t *testing.T, config *rest.Config, run testkit.RunManager) *testkit.Fence {
 	t.Helper()
 	fence := testkit.NewFence()
-	config := rest.CopyConfig(w.Config)
+	config = rest.CopyConfig(config)
 	config.Wrap(fence.WrapKubernetes)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -48,7 +48,7 @@ func standBy(t *testing.T, w *testkit.World, run testkit.RunManager) *testkit.Fe
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("the second replica ended with an error: %v", err)
+			t.Errorf("the other manager ended with an error: %v", err)
 		}
 	})
 	return fence
@@ -65,7 +65,7 @@ func TestFailover(t *testing.T) {
 			addFlavors(t, w)
 			w.WaitReady(t, testkit.Pool(testkit.PoolName).Object())
 			w.WaitAtRest(t)
-			second := standBy(t, w, run)
+			second := standBy(t, w.Config, run)
 			disks := len(w.Simulator.Records("VDI"))
 
 			first.Arm(dieAfter)
