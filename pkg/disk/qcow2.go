@@ -41,48 +41,49 @@ func (h qcow2Header) cluster() int64 { return 1 << h.clusterBits }
 // reach is how much of the disk one entry of the first table stands for.
 func (h qcow2Header) reach() int64 { return h.cluster() * h.cluster() / 8 }
 
+// parseQCOW2Header reads what says how to read the rest, and refuses what cannot be read as one whole disk.
 func parseQCOW2Header(b []byte) (qcow2Header, error) {
-	bad := func(offset int64, field, want string, got any) (qcow2Header, error) {
-		return qcow2Header{}, malformed(QCOW2, offset, field, want, got)
-	}
 	if len(b) < qcow2HeaderSize {
-		return bad(int64(len(b)), "header", "104 bytes", len(b))
+		return qcow2Header{}, malformed(QCOW2, int64(len(b)), "header", "104 bytes", len(b))
 	}
 	if string(b[:4]) != string(qcow2Magic) {
-		return bad(0, "magic", `"QFI\xfb"`, fmt.Sprintf("%q", b[:4]))
+		return qcow2Header{}, malformed(QCOW2, 0, "magic", `"QFI\xfb"`, fmt.Sprintf("%q", b[:4]))
 	}
 	version := be.Uint32(b[4:])
 	if version != 2 && version != 3 {
-		return bad(4, "version", "2 or 3", version)
+		return qcow2Header{}, malformed(QCOW2, 4, "version", "2 or 3", version)
 	}
-	if at := be.Uint64(b[8:]); at != 0 {
-		return bad(8, "backing file", "none: an image has to be whole", "one")
-	}
-	h := qcow2Header{clusterBits: be.Uint32(b[20:]), size: int64(be.Uint64(b[24:])), l1Entries: int64(be.Uint32(b[36:])), l1Offset: int64(be.Uint64(b[40:]))}
-	if h.clusterBits < qcow2MinClusterBits || h.clusterBits > qcow2MaxClusterBits {
-		return bad(20, "cluster bits", "9 to 21", h.clusterBits)
-	}
-	if h.size <= 0 || h.size > qcow2MaxSize {
-		return bad(24, "virtual size", "1 byte to 16 TiB", uint64(h.size))
+	if be.Uint64(b[8:]) != 0 {
+		return qcow2Header{}, malformed(QCOW2, 8, "backing file", "none: an image has to be whole", "one")
 	}
 	if method := be.Uint32(b[32:]); method != 0 {
-		return bad(32, "encryption", "none", method)
+		return qcow2Header{}, malformed(QCOW2, 32, "encryption", "none", method)
+	}
+	if features := be.Uint64(b[72:]); version == 3 && features&^(qcow2Dirty|qcow2CompressionType) != 0 {
+		return qcow2Header{}, malformed(QCOW2, 72, "incompatible features", "none but dirty and compression type", fmt.Sprintf("%#x", features))
+	}
+	h := qcow2Header{clusterBits: be.Uint32(b[20:]), size: int64(be.Uint64(b[24:])), l1Entries: int64(be.Uint32(b[36:])), l1Offset: int64(be.Uint64(b[40:]))}
+	return h, h.check()
+}
+
+// check bounds what is going to be allocated and read.
+func (h qcow2Header) check() error {
+	if h.clusterBits < qcow2MinClusterBits || h.clusterBits > qcow2MaxClusterBits {
+		return malformed(QCOW2, 20, "cluster bits", "9 to 21", h.clusterBits)
+	}
+	if h.size <= 0 || h.size > qcow2MaxSize {
+		return malformed(QCOW2, 24, "virtual size", "1 byte to 16 TiB", uint64(h.size))
 	}
 	if h.l1Entries*8 > qcow2MaxL1 {
-		return bad(36, "entries of the first table", fmt.Sprintf("at most %d", qcow2MaxL1/8), h.l1Entries)
+		return malformed(QCOW2, 36, "entries of the first table", fmt.Sprintf("at most %d", qcow2MaxL1/8), h.l1Entries)
 	}
 	if want := (h.size + h.reach() - 1) / h.reach(); h.l1Entries < want {
-		return bad(36, "entries of the first table", fmt.Sprintf("at least %d", want), h.l1Entries)
+		return malformed(QCOW2, 36, "entries of the first table", fmt.Sprintf("at least %d", want), h.l1Entries)
 	}
 	if h.l1Offset < qcow2HeaderSize-32 || h.l1Offset > 1<<56 {
-		return bad(40, "offset of the first table", "a place in the file", uint64(h.l1Offset))
+		return malformed(QCOW2, 40, "offset of the first table", "a place in the file", uint64(h.l1Offset))
 	}
-	if version == 3 {
-		if features := be.Uint64(b[72:]); features&^(qcow2Dirty|qcow2CompressionType) != 0 {
-			return bad(72, "incompatible features", "none but dirty and compression type", fmt.Sprintf("%#x", features))
-		}
-	}
-	return h, nil
+	return nil
 }
 
 // readZstd teaches the library the other compression.

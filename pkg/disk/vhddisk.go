@@ -181,27 +181,28 @@ func (d *VHDDisk) readParent(p []byte, offset int64) error {
 // NextData is the next range that this layer or one below has.
 func (d *VHDDisk) NextData(offset int64) (Extent, error) {
 	own, err := d.nextOwn(offset)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return Extent{}, err
-	}
 	if d.parent == nil || err == nil && own.Offset == offset {
 		return own, err
 	}
-	below, parentErr := d.parent.NextData(offset)
+	noneOwn := errors.Is(err, io.EOF)
+	if err != nil && !noneOwn {
+		return Extent{}, err
+	}
+	below, err := d.parent.NextData(offset)
+	noneBelow := errors.Is(err, io.EOF) || err == nil && below.Offset >= d.Size()
 	switch {
-	case errors.Is(parentErr, io.EOF), parentErr == nil && below.Offset >= d.Size():
-		return own, err
-	case parentErr != nil:
-		return Extent{}, parentErr
-	}
-	below.Length = min(below.End(), d.Size()) - below.Offset
-	if err != nil || below.End() <= own.Offset {
-		return below, nil
-	}
-	if below.Offset >= own.Offset {
+	case noneOwn && noneBelow:
+		return Extent{}, io.EOF
+	case noneBelow:
+		return own, nil
+	case err != nil:
+		return Extent{}, err
+	case noneOwn:
+		return Extent{below.Offset, min(below.End(), d.Size()) - below.Offset}, nil
+	case own.Offset <= below.Offset:
 		return own, nil
 	}
-	return Extent{below.Offset, own.Offset - below.Offset}, nil
+	return Extent{below.Offset, min(below.End(), own.Offset) - below.Offset}, nil
 }
 
 // nextOwn is the next range that this layer has.

@@ -36,35 +36,38 @@ type xvaMembers struct {
 	text  []byte // of a checksum
 }
 
-// begin takes a member's header and says what to do with its data.
+// begin takes a member's header.
 func (m *xvaMembers) begin(name string, size, offset int64) error {
 	m.name, m.offset = name, offset
-	bad := func(field, want string, got any) error { return malformed(XVA, offset, field, want, got) }
 	switch {
 	case !m.first:
 		if name != ovaName || size > xvaMaxMetadata {
-			return bad("first member", "ova.xml of at most 16 MiB", fmt.Sprintf("%q of %d bytes", name, size))
+			return malformed(XVA, offset, "first member", "ova.xml of at most 16 MiB", fmt.Sprintf("%q of %d bytes", name, size))
 		}
 		m.first = true
 		return nil
-	case m.piece != "" && (name == m.piece+xvaSHA1 || name == m.piece+xvaXXH64):
-		m.text = m.text[:0]
-		if size > 64 {
-			return bad("size of a checksum", "at most 64 bytes", size)
-		}
-		return nil
-	case m.piece != "":
-		return bad("member", "the checksum of "+m.piece, fmt.Sprintf("%q", name))
+	case m.piece == "":
+		return m.beginPiece(size)
+	case name != m.piece+xvaSHA1 && name != m.piece+xvaXXH64:
+		return malformed(XVA, offset, "member", "the checksum of "+m.piece, fmt.Sprintf("%q", name))
+	case size > 64:
+		return malformed(XVA, offset, "size of a checksum", "at most 64 bytes", size)
 	}
-	disk, digits, found := strings.Cut(name, "/")
+	m.text = m.text[:0]
+	return nil
+}
+
+// beginPiece takes the name of a disk's piece apart.
+func (m *xvaMembers) beginPiece(size int64) error {
+	disk, digits, found := strings.Cut(m.name, "/")
 	number, err := strconv.ParseInt(digits, 10, 40)
 	if !found || disk == "" || err != nil || number < 0 || size > XVAChunkSize {
-		return bad("member", "a piece of a disk of at most 1 MiB, such as Ref:4/00000007", fmt.Sprintf("%q of %d bytes", name, size))
+		return malformed(XVA, m.offset, "member", "a piece of a disk of at most 1 MiB, such as Ref:4/00000007", fmt.Sprintf("%q of %d bytes", m.name, size))
 	}
 	if disk == m.disk && number <= m.number {
-		return bad("member", fmt.Sprintf("a piece after the %dth", m.number), fmt.Sprintf("%q", name))
+		return malformed(XVA, m.offset, "member", fmt.Sprintf("a piece after the %dth", m.number), fmt.Sprintf("%q", m.name))
 	}
-	m.disk, m.number, m.piece = disk, number, name
+	m.disk, m.number, m.piece = disk, number, m.name
 	if m.sums == nil {
 		m.sums = map[string]hash.Hash{xvaSHA1: sha1.New(), xvaXXH64: xxhash.New()} //nolint:gosec // see the import
 	}
