@@ -116,6 +116,15 @@ func differences(before, after map[string]string) string {
 	return strings.Join(all, "\n")
 }
 
+// census counts the objects on the pool.
+func census(w *testkit.World) map[string]int {
+	counts := map[string]int{}
+	for _, class := range []string{"VM", "VDI", "VBD", "VIF"} {
+		counts[class] = len(w.Simulator.Records(class))
+	}
+	return counts
+}
+
 // TestRescue: another VM runs with the disks and the addresses of the instance, and afterwards everything is as it was.
 func TestRescue(t *testing.T) {
 	w, fence := newWorld(t, withAgents)
@@ -125,6 +134,7 @@ func TestRescue(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	w.WaitAtRest(t)
 	before, own := picture(w, instance.Status.UUID), instance.Status.UUID
+	objects := census(w)
 
 	fence.Arm(0)
 	edit(t, w, instance, inRescue)
@@ -164,6 +174,9 @@ func TestRescue(t *testing.T) {
 	}
 	if diff := differences(before, picture(w, own)); diff != "" {
 		t.Errorf("after the rescue:\n%s", diff)
+	}
+	if after := census(w); !maps.Equal(objects, after) {
+		t.Errorf("the pool had %v and has %v", objects, after)
 	}
 	if err := w.Client.Get(t.Context(), name, &secret); !apierrors.IsNotFound(err) {
 		t.Errorf("the Secret with the password: %v", err)

@@ -161,7 +161,7 @@ func (o *Objects) describe(ctx context.Context, c *v1alpha1.XenConsole) Console 
 		return d
 	}
 	d.Running = instance.Status.PowerState == v1alpha1.PowerStateRunning && instance.DeletionTimestamp.IsZero()
-	d.Target = Target{Pool: instance.Spec.PoolRef.Name, VMUUID: instance.Status.UUID, Text: d.Text}
+	d.Target = Target{Pool: instance.Spec.PoolRef.Name, VMUUID: instance.GuestUUID(), Text: d.Text}
 	var pool v1alpha1.XenPool
 	if err := o.cache.Get(ctx, types.NamespacedName{Name: d.Target.Pool}, &pool, client.UnsafeDisableDeepCopy); err != nil {
 		return d

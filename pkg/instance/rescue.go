@@ -98,6 +98,9 @@ func whenRescuing(f *Facts, now time.Time) (Plan, bool) {
 			return undecided() // refused: everything else goes on as without, see whenRescueRefused
 		}
 		return f.enterRescue(now), true
+	case f.VM == nil && f.Rescue != nil && f.Want.Rescue.On:
+		return stop(reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
+			"the VM itself is no longer on the pool; the rescue VM %s goes on with its disks until rescue.state is Off", f.Rescue.UUID)))
 	case f.rescueUnderWay():
 		return f.leaveRescue(now), true
 	case f.VM != nil && !f.Want.Rescue.On && f.VM.OtherConfig[markRescueTimedOut] != "":

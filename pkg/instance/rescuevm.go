@@ -166,7 +166,8 @@ func (f *Facts) freshDisks(vm *VM) []*Disk {
 	for i := range vm.Disks {
 		disk := &vm.Disks[i]
 		owned := !disk.VDI.Marks.IsZero() && disk.VDI.Marks.Self == disk.VDI.UUID
-		if disk.CD || disk.VDI.Ref.IsNull() || hasMarks(disk.OtherConfig) || disk.VDI.Users > 1 || owned || f.ofOriginal(disk.VDI.Ref) {
+		onLoan := f.marks(disk.OtherConfig)
+		if disk.CD || disk.VDI.Ref.IsNull() || onLoan || disk.VDI.Users > 1 || owned || f.ofOriginal(disk.VDI.Ref) {
 			continue
 		}
 		fresh = append(fresh, disk)
@@ -223,11 +224,14 @@ func discardRescueTwin(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.doing(r.Client.VM.Destroy(ctx, twin.Ref), "destroy a second rescue VM")
 }
 
+// marks reports whether a device carries marks of this instance; those of a fresh clone are copies of the image's.
+func (f *Facts) marks(otherConfig map[string]string) bool { return f.Me.Owns(xencache.ReadMarks(otherConfig)) }
+
 // strangeRescueNICs are the interfaces that came with the image.
 func strangeRescueNICs(f *Facts) []*NIC {
 	var strange []*NIC
 	for i := range f.Rescue.NICs {
-		if nic := &f.Rescue.NICs[i]; !hasMarks(nic.OtherConfig) {
+		if nic := &f.Rescue.NICs[i]; !f.marks(nic.OtherConfig) {
 			strange = append(strange, nic)
 		}
 	}
@@ -253,7 +257,7 @@ func missingRescueNICs(f *Facts) []*NIC {
 	var missing []*NIC
 	for i := range f.VM.NICs {
 		nic := &f.VM.NICs[i]
-		if !slices.ContainsFunc(f.Rescue.NICs, func(n NIC) bool { return n.Device == nic.Device && hasMarks(n.OtherConfig) }) {
+		if !slices.ContainsFunc(f.Rescue.NICs, func(n NIC) bool { return n.Device == nic.Device && f.marks(n.OtherConfig) }) {
 			missing = append(missing, nic)
 		}
 	}
