@@ -103,6 +103,7 @@ type qcow2Disk struct {
 	reader *remembering
 	image  *qcow2.Qcow2
 	used   []bool // by entry of the first table
+	last   Extent // of the data that was found last: a run may be long, and is asked for piece by piece
 }
 
 // OpenQCOW2 reads a qcow2 of length bytes. One with a backing file is refused: its name would be a path on our machine.
@@ -204,6 +205,9 @@ func (d *qcow2Disk) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 func (d *qcow2Disk) NextData(offset int64) (Extent, error) {
+	if offset >= d.last.Offset && offset < d.last.End() {
+		return Extent{offset, d.last.End() - offset}, nil
+	}
 	for offset < d.header.size {
 		entry := offset / d.header.reach()
 		if !d.used[entry] {
@@ -225,7 +229,8 @@ func (d *qcow2Disk) NextData(offset int64) (Extent, error) {
 			return Extent{}, d.fault(offset, "range of the disk", err)
 		}
 		if !zero {
-			return Extent{start, min(length, limit-start)}, nil
+			d.last = Extent{start, min(length, limit-start)}
+			return d.last, nil
 		}
 		offset += length
 	}
