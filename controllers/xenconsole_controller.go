@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -91,6 +93,9 @@ func (r *consoleReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ 
 		return scope.Result(), nil
 	}
 	console.Report(scope.Object, decision, token, facts.Now)
+	if err := r.forgetGateways(ctx, scope.Object, facts.Now); err != nil {
+		return ctrl.Result{}, err
+	}
 	scope.Outcome = decision.Outcome
 	return scope.Result(), nil
 }
@@ -117,9 +122,12 @@ func (r *consoleReconciler) observe(ctx context.Context, c *v1alpha1.XenConsole)
 
 // tokenKept tells whether the token is where the access puts it, and is the one whose digest the status has.
 func (r *consoleReconciler) tokenKept(ctx context.Context, c *v1alpha1.XenConsole) (bool, error) {
+	if !console.Shows(c, r.gatewayURL) {
+		return false, nil
+	}
 	switch c.Spec.Access {
 	case v1alpha1.AccessEncryptedToken:
-		return c.Status.EncryptedToken != "", nil
+		return c.Status.EncryptedToken != "" && c.Status.PublicKeySHA256 == console.KeyDigest(c.Spec.PublicKey), nil
 	case v1alpha1.AccessSecretToken:
 		var secret corev1.Secret
 		err := r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: console.SecretName(c)}, &secret)
@@ -129,7 +137,8 @@ func (r *consoleReconciler) tokenKept(ctx context.Context, c *v1alpha1.XenConsol
 		if err != nil {
 			return false, fmt.Errorf("read the Secret with the token: %w", err)
 		}
-		return v1alpha1.ConsoleTokenDigest(string(secret.Data[tokenKey])) == c.Status.TokenSHA256, nil
+		token := string(secret.Data[tokenKey])
+		return v1alpha1.ConsoleTokenDigest(token) == c.Status.TokenSHA256 && string(secret.Data[urlKey]) == console.URL(r.gatewayURL, c.Spec.Client, token), nil
 	default:
 		return c.Status.SecretRef == nil && c.Status.EncryptedToken == "", nil
 	}
@@ -220,6 +229,35 @@ func (r *consoleReconciler) keepPromises(ctx context.Context, scope *reconcile.S
 	})
 }
 
+// forgetGateways takes the entries of gateways that died out of the status: nobody else would, and the list is bounded. A gateway that
+// was only cut off writes its entry again.
+func (r *consoleReconciler) forgetGateways(ctx context.Context, c *v1alpha1.XenConsole, now time.Time) error {
+	var alive []v1alpha1.ConsoleSessions
+	for _, s := range c.Status.Sessions {
+		if now.Sub(s.RenewedAt.Time) <= v1alpha1.ConsoleSessionsCountFor {
+			alive = append(alive, s)
+		}
+	}
+	if len(alive) == len(c.Status.Sessions) {
+		return nil
+	}
+	var current v1alpha1.XenConsole
+	if err := r.runtime.Live.Get(ctx, client.ObjectKeyFromObject(c), &current); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	before := current.DeepCopy()
+	current.Status.Sessions = slices.DeleteFunc(current.Status.Sessions, func(s v1alpha1.ConsoleSessions) bool {
+		return now.Sub(s.RenewedAt.Time) > v1alpha1.ConsoleSessionsCountFor
+	})
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	err := r.runtime.Client.Status().Patch(ctx, &current, patch, r.runtime.FieldOwner)
+	if err != nil {
+		return wrapped("forget gateways that are gone", client.IgnoreNotFound(err))
+	}
+	c.ResourceVersion = current.ResourceVersion
+	return nil
+}
+
 // consolesOfInstance finds the consoles of an instance.
 func (r *consoleReconciler) consolesOfInstance(ctx context.Context, obj client.Object) []ctrl.Request {
 	var consoles v1alpha1.XenConsoleList
@@ -260,7 +298,8 @@ func consoleTurned() predicate.Predicate {
 		}
 		now := metav1.Now().Time
 		return before.Status.TokenSHA256 != after.Status.TokenSHA256 || len(before.Status.Sessions) != len(after.Status.Sessions) ||
-			before.Status.OpenSessions("", now) != after.Status.OpenSessions("", now)
+			before.Status.OpenSessions("", now) != after.Status.OpenSessions("", now) ||
+			!before.Status.LastBusy(now).Equal(after.Status.LastBusy(now))
 	}}
 }
 
@@ -269,7 +308,7 @@ func powerTurned() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*v1alpha1.XenInstance)
 		after, also := e.ObjectNew.(*v1alpha1.XenInstance)
-		return ok && also && (before.Status.PowerState != after.Status.PowerState ||
+		return ok && also && (before.Status.PowerState != after.Status.PowerState || before.Status.UUID != after.Status.UUID ||
 			before.Spec.DesiredPowerState() != after.Spec.DesiredPowerState() ||
 			before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero())
 	}}

@@ -306,7 +306,7 @@ const (
 	ReasonValid = "Valid"
 	// ReasonExpired says the time to connect, or notAfter, is over; a new renewToken issues a new URL.
 	ReasonExpired = "Expired"
-	// ReasonRevoked says the guest was stopped while the URL was valid; a new renewToken issues a new one.
+	// ReasonRevoked says the guest was stopped, or another VM took its place (rescue), while the URL was valid; a new renewToken issues a new one.
 	ReasonRevoked = "Revoked"
 	// ReasonRestoredWithoutRecord says the object was restored from a backup and had its URL before; a new renewToken issues a new one.
 	ReasonRestoredWithoutRecord = "RestoredWithoutRecord"
@@ -320,6 +320,8 @@ const (
 	ReasonInvalidPublicKey = "InvalidPublicKey"
 	// ReasonGatewayNotConfigured says the manager was not told where the console gateway is reached (--console-url).
 	ReasonGatewayNotConfigured = "GatewayNotConfigured"
+	// ReasonConsoleBusy says the pool lets one session at a time look at a VM, and somebody else does.
+	ReasonConsoleBusy = "ConsoleBusy"
 	// ReasonConsoleOpened says somebody connected.
 	ReasonConsoleOpened = "ConsoleOpened"
 	// ReasonConsoleClosed says a session ended; the message says whose, how long and why.

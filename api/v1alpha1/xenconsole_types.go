@@ -211,6 +211,10 @@ type ConsoleSessions struct {
 	// +optional
 	LastConnectedAt *metav1.Time `json:"lastConnectedAt,omitempty"`
 
+	// busyAt is when the pool last refused this gateway because somebody else looked at the console and it lets one session at a time.
+	// +optional
+	BusyAt *metav1.Time `json:"busyAt,omitempty"`
+
 	// renewedAt is when the gateway last said so; what a gateway that died said is not counted for long.
 	// +required
 	RenewedAt metav1.Time `json:"renewedAt"`
@@ -234,6 +238,22 @@ type XenConsoleStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	TokenSHA256 string `json:"tokenSHA256,omitempty"`
+
+	// publicKeySHA256 is the digest of the publicKey that encryptedToken is for; for another key a new URL is issued.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	PublicKeySHA256 string `json:"publicKeySHA256,omitempty"`
+
+	// series names the sessions that may live: it is the digest of the first of several URLs that followed each other because the time
+	// to connect was over. Sessions outlive that time; whatever else ends a URL ends its series, and gateways cut its sessions.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Series string `json:"series,omitempty"`
+
+	// vmUUID is the VM that the URL was issued for. It opens no other: not the VM of a rescue, and not the own VM after it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	VMUUID string `json:"vmUUID,omitempty"`
 
 	// secretRef names the Secret that holds the token (keys token and url), with access SecretToken.
 	// +optional
@@ -277,6 +297,9 @@ type XenConsoleStatus struct {
 // ConsoleSessionsCountFor is how long a gateway's word about its sessions is believed; living gateways repeat it well before.
 const ConsoleSessionsCountFor = 3 * time.Minute
 
+// ConsoleBusyFor is how long a pool's refusal is worth telling.
+const ConsoleBusyFor = time.Minute
+
 // ConsoleTokenDigest is the form in which a console's token is stored and compared: the hex SHA-256.
 func ConsoleTokenDigest(token string) string {
 	sum := sha256.Sum256([]byte(token))
@@ -294,6 +317,18 @@ func (s *XenConsoleStatus) OpenSessions(except string, now time.Time) int32 {
 	}
 
 	return open
+}
+
+// LastBusy is when a pool last refused a session because somebody else looked; zero if none did lately.
+func (s *XenConsoleStatus) LastBusy(now time.Time) time.Time {
+	var last time.Time
+	for _, entry := range s.Sessions {
+		if entry.BusyAt != nil && entry.BusyAt.After(last) && now.Sub(entry.BusyAt.Time) < ConsoleBusyFor {
+			last = entry.BusyAt.Time
+		}
+	}
+
+	return last
 }
 
 // OmitForeignStatus takes out of the status what gateways write, so that the manager neither compares nor writes it.

@@ -180,6 +180,10 @@ func (in *ConsoleSessions) DeepCopyInto(out *ConsoleSessions) {
 		in, out := &in.LastConnectedAt, &out.LastConnectedAt
 		*out = (*in).DeepCopy()
 	}
+	if in.BusyAt != nil {
+		in, out := &in.BusyAt, &out.BusyAt
+		*out = (*in).DeepCopy()
+	}
 	in.RenewedAt.DeepCopyInto(&out.RenewedAt)
 }
 

@@ -38,7 +38,7 @@ type oneConsole struct{ target string }
 
 func (o oneConsole) console() gateway.Console {
 	return gateway.Console{
-		Namespace: "bench", Name: "console", UID: "uid", Instance: "guest", TokenSHA256: v1alpha1.ConsoleTokenDigest(benchToken), Running: true,
+		Namespace: "bench", Name: "console", UID: "uid", Instance: "guest", TokenSHA256: v1alpha1.ConsoleTokenDigest(benchToken), Series: "bench", Running: true,
 		ExpiresAt: time.Now().Add(time.Hour),
 	}
 }
@@ -53,5 +53,6 @@ func (o oneConsole) Changes(string) (<-chan struct{}, func()) { return nil, func
 func (o oneConsole) DialConsole(ctx context.Context, _ gateway.Target) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", o.target)
 }
-func (o oneConsole) Opened(context.Context, gateway.Console, string, int) error { return nil }
-func (o oneConsole) Closed(gateway.Console, gateway.Visit, int)                 {}
+func (o oneConsole) Opened(context.Context, gateway.Console, string) error { return nil }
+func (o oneConsole) Closed(gateway.Console, gateway.Visit)                 {}
+func (o oneConsole) Busy(context.Context, gateway.Console, bool)           {}

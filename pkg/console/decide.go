@@ -20,7 +20,8 @@ type Facts struct {
 	Policy *v1alpha1.PoolConsole
 	// GatewayURL is where gateways are reached; empty when the manager was not told.
 	GatewayURL string
-	// TokenKept tells whether the token is where spec.access puts it. A Secret that somebody removed makes it false.
+	// TokenKept tells whether the token and the URL are as the spec asks, where it asks. A Secret that somebody removed makes it false,
+	// and so does another client, another public key or another address of the gateway.
 	TokenKept bool
 }
 
@@ -44,15 +45,31 @@ type Decision struct {
 	Act Act
 	// Why is the reason of URLIssued=False and Expired=True; empty while a URL opens.
 	Why string
+	// KeepSessions lets the sessions that are open live on: nothing ended but the time to connect.
+	KeepSessions bool
 	// Outcome carries Ready and the next deadline.
 	Outcome reconcile.Outcome
 	// TTL and MaxSession apply to a token that is issued now.
 	TTL, MaxSession time.Duration
+	// VMUUID is the VM that a token which is issued now opens.
+	VMUUID string
 }
 
-// Decide says what becomes of a console now. It asks, in this order: can there be a URL at all, does one live and may it go on, and
-// if none lives, is a new one due.
+// Decide says what becomes of a console now, of its URL and then of the sessions that are open.
 func Decide(c *v1alpha1.XenConsole, f Facts) Decision {
+	d := decideURL(c, f)
+	d.KeepSessions = sessionsGoOn(c, f, d)
+	if d.Act == Keep && c.Status.Series != "" && !d.KeepSessions {
+		d.Act = End // the URL ended before; now its sessions do
+	}
+	if silent, ok := untilSilent(c, f.Now); ok {
+		d.Outcome = d.Outcome.After(silent)
+	}
+	return d
+}
+
+// decideURL asks, in this order: can there be a URL at all, does one live and may it go on, and if none lives, is a new one due.
+func decideURL(c *v1alpha1.XenConsole, f Facts) Decision {
 	if d, refused := impossible(c, f); refused {
 		return d
 	}
@@ -64,6 +81,33 @@ func Decide(c *v1alpha1.XenConsole, f Facts) Decision {
 
 // live tells whether a token stands that a gateway would take.
 func live(c *v1alpha1.XenConsole) bool { return c.Status.TokenSHA256 != "" }
+
+// sessionsGoOn tells whether sessions outlive what was decided: they outlive the time to connect, and nothing else that ends a URL.
+func sessionsGoOn(c *v1alpha1.XenConsole, f Facts, d Decision) bool {
+	switch {
+	case c.Status.Series == "", d.Outcome.Kind() == reconcile.KindTerminal:
+		return false
+	case f.Instance == nil, !running(f.Instance), f.Instance.Status.UUID != c.Status.VMUUID:
+		return false
+	case c.Spec.NotAfter != nil && !f.Now.Before(c.Spec.NotAfter.Time):
+		return false
+	case c.Spec.RenewToken != issuedFor(c), live(c) && !f.TokenKept:
+		return false
+	}
+	return true
+}
+
+// untilSilent is when the first gateway that counts is no longer believed, unless it repeats what it said.
+func untilSilent(c *v1alpha1.XenConsole, now time.Time) (time.Duration, bool) {
+	var first time.Duration
+	for _, s := range c.Status.Sessions {
+		left := s.RenewedAt.Add(v1alpha1.ConsoleSessionsCountFor).Sub(now) + time.Second
+		if left > 0 && (first == 0 || left < first) {
+			first = left
+		}
+	}
+	return first, first > 0
+}
 
 // impossible finds what no waiting mends. A token that lives is ended: what allowed it is gone.
 func impossible(c *v1alpha1.XenConsole, f Facts) (Decision, bool) {
@@ -89,7 +133,7 @@ func goOn(c *v1alpha1.XenConsole, f Facts) Decision {
 	switch {
 	case f.Instance == nil:
 		return without(c, f, v1alpha1.ReasonInstanceNotFound)
-	case !running(f.Instance):
+	case !running(f.Instance), f.Instance.Status.UUID != c.Status.VMUUID:
 		return without(c, f, v1alpha1.ReasonRevoked)
 	case c.Spec.NotAfter != nil && !f.Now.Before(c.Spec.NotAfter.Time):
 		return without(c, f, v1alpha1.ReasonExpired)
@@ -99,6 +143,10 @@ func goOn(c *v1alpha1.XenConsole, f Facts) Decision {
 		return without(c, f, v1alpha1.ReasonExpired)
 	}
 	outcome := reconcile.Done().Because(v1alpha1.ReasonIssued, "the URL opens until "+c.Status.ExpiresAt).After(expiry(c).Sub(f.Now))
+	if busy := c.Status.LastBusy(f.Now); !busy.IsZero() {
+		outcome = outcome.Because(v1alpha1.ReasonConsoleBusy, "somebody else looks at this console, and the pool lets one session at a time; the URL opens until "+c.Status.ExpiresAt).
+			After(busy.Add(v1alpha1.ConsoleBusyFor).Sub(f.Now))
+	}
 	if c.Spec.NotAfter != nil {
 		outcome = outcome.After(c.Spec.NotAfter.Sub(f.Now))
 	}
@@ -133,7 +181,7 @@ func without(c *v1alpha1.XenConsole, f Facts, why string) Decision {
 
 var endMessages = map[string]string{
 	v1alpha1.ReasonExpired:               "the time to connect is over; set spec.renewToken to a new value for a new URL",
-	v1alpha1.ReasonRevoked:               "the guest was stopped, which ended the URL; set spec.renewToken to a new value for a new one",
+	v1alpha1.ReasonRevoked:               "the guest was stopped or another VM took its place, which ended the URL; set spec.renewToken to a new value for a new one",
 	v1alpha1.ReasonRestoredWithoutRecord: "this object had its URL before it was restored; set spec.renewToken to a new value for a new one",
 }
 
@@ -155,6 +203,9 @@ func ended(c *v1alpha1.XenConsole, f Facts, why, message string) Decision {
 	if c.Spec.DeleteAfterExpirySeconds == nil {
 		return d
 	}
+	if c.Status.OpenSessions("", f.Now) > 0 {
+		return d // deleting it would cut who is still there
+	}
 	due := endedAt(c, f).Add(time.Duration(*c.Spec.DeleteAfterExpirySeconds) * time.Second)
 	if !f.Now.Before(due) {
 		d.Act = Delete
@@ -175,7 +226,7 @@ func endedAt(c *v1alpha1.XenConsole, f Facts) time.Time {
 }
 
 func issue(c *v1alpha1.XenConsole, f Facts) Decision {
-	d := Decision{Act: Issue, TTL: seconds(c.Spec.TTLSeconds), MaxSession: seconds(c.Spec.MaxSessionSeconds)}
+	d := Decision{Act: Issue, TTL: seconds(c.Spec.TTLSeconds), MaxSession: seconds(c.Spec.MaxSessionSeconds), VMUUID: f.Instance.Status.UUID}
 	if f.Policy != nil {
 		d.TTL, d.MaxSession = capped(d.TTL, f.Policy.MaxTTLSeconds), capped(d.MaxSession, f.Policy.MaxSessionSeconds)
 	}

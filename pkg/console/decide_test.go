@@ -32,7 +32,7 @@ type state struct {
 func fresh() *state {
 	instance := &v1alpha1.XenInstance{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
 	instance.Spec.PowerState = v1alpha1.PowerStateRunning
-	instance.Status.PowerState = v1alpha1.PowerStateRunning
+	instance.Status.PowerState, instance.Status.UUID = v1alpha1.PowerStateRunning, "own-vm"
 	c := &v1alpha1.XenConsole{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "team-a"}}
 	c.Spec = v1alpha1.XenConsoleSpec{
 		InstanceRef: v1alpha1.InstanceReference{Name: "web"}, Type: v1alpha1.ConsoleGraphical, Client: v1alpha1.ConsoleClientBrowser,
@@ -96,8 +96,19 @@ func TestDecide(t *testing.T) {
 		"time to connect over":            {issued, func(s *state) { s.f.Now = now.Add(600 * time.Second) }, End, "Expired", reconcile.KindDone, false, true, 0},
 		"time to connect over, renewal":   {issued, func(s *state) { s.f.Now = now.Add(time.Hour); s.c.Spec.Renewal = v1alpha1.RenewalWhileRequested }, Issue, "Issued", reconcile.KindDone, true, false, 600 * time.Second},
 		"a new renewToken while it lives": {issued, func(s *state) { s.c.Spec.RenewToken = "again" }, Issue, "Issued", reconcile.KindDone, true, false, 600 * time.Second},
-		"the Secret was removed":          {issued, func(s *state) { s.f.TokenKept = false }, Issue, "Issued", reconcile.KindDone, true, false, 600 * time.Second},
-		"restored from a backup":          {fresh, func(s *state) { s.c.Annotations = map[string]string{v1alpha1.AnnotationURLIssued: ""} }, Keep, "RestoredWithoutRecord", reconcile.KindDone, false, true, 0},
+		"another VM is shown":             {issued, func(s *state) { s.f.Instance.Status.UUID = "rescue-vm" }, End, "Revoked", reconcile.KindDone, false, true, 0},
+		"another VM is shown, renewal": {issued, func(s *state) {
+			s.f.Instance.Status.UUID, s.c.Spec.Renewal = "rescue-vm", v1alpha1.RenewalWhileRequested
+		}, Issue, "Issued", reconcile.KindDone, true, false, 600 * time.Second},
+		"the pool let nobody else in": {issued, func(s *state) {
+			s.c.Status.Sessions = []v1alpha1.ConsoleSessions{{Gateway: "a", BusyAt: &metav1.Time{Time: s.f.Now.Add(-20 * time.Second)}, RenewedAt: metav1.NewTime(s.f.Now)}}
+		}, Keep, "ConsoleBusy", reconcile.KindDone, true, false, 40 * time.Second},
+		"deletion at once, but somebody looks": {issued, func(s *state) {
+			s.f.Now, s.c.Spec.DeleteAfterExpirySeconds = now.Add(time.Hour), ptr.To[int32](0)
+			s.c.Status.Sessions = []v1alpha1.ConsoleSessions{{Gateway: "a", Open: 1, RenewedAt: metav1.NewTime(s.f.Now)}}
+		}, End, "Expired", reconcile.KindDone, false, true, v1alpha1.ConsoleSessionsCountFor + time.Second},
+		"the Secret was removed": {issued, func(s *state) { s.f.TokenKept = false }, Issue, "Issued", reconcile.KindDone, true, false, 600 * time.Second},
+		"restored from a backup": {fresh, func(s *state) { s.c.Annotations = map[string]string{v1alpha1.AnnotationURLIssued: ""} }, Keep, "RestoredWithoutRecord", reconcile.KindDone, false, true, 0},
 		"restored, and asked anew": {fresh, func(s *state) {
 			s.c.Annotations = map[string]string{v1alpha1.AnnotationURLIssued: ""}
 			s.c.Spec.RenewToken = "x"
@@ -159,6 +170,66 @@ func TestOneURLOverAGuestsLife(t *testing.T) {
 	third := s.c.Status.TokenSHA256
 	if first == "" || second == "" || third == "" || first == second || second == third {
 		t.Fatalf("wanted three tokens, found %q %q %q", first, second, third)
+	}
+}
+
+// TestSessionsOutliveTheTimeToConnectOnly: the series, by which gateways let sessions live, goes on over expiry and renewal alone.
+func TestSessionsOutliveTheTimeToConnectOnly(t *testing.T) {
+	over := func(s *state) { s.f.Now = now.Add(time.Hour) }
+	renewal := func(s *state) { s.c.Spec.Renewal = v1alpha1.RenewalWhileRequested }
+	cases := map[string]struct {
+		steps []func(*state)
+		live  bool
+	}{
+		"nothing happens":                 {nil, true},
+		"time to connect over":            {[]func(*state){over}, true},
+		"over and renewed":                {[]func(*state){renewal, over, func(s *state) { s.f.Now = now.Add(2 * time.Hour) }}, true},
+		"asked anew":                      {[]func(*state){func(s *state) { s.c.Spec.RenewToken = "x" }}, false},
+		"over, then asked anew":           {[]func(*state){over, func(s *state) { s.c.Spec.RenewToken = "x" }}, false},
+		"over and asked anew in one":      {[]func(*state){func(s *state) { over(s); renewal(s); s.c.Spec.RenewToken = "x" }}, false},
+		"the guest stops":                 {[]func(*state){func(s *state) { s.f.Instance.Status.PowerState = v1alpha1.PowerStateHalted }}, false},
+		"over, then the guest stops":      {[]func(*state){over, func(s *state) { s.f.Instance.Status.PowerState = v1alpha1.PowerStateHalted }}, false},
+		"over, then another VM":           {[]func(*state){over, func(s *state) { s.f.Instance.Status.UUID = "rescue-vm" }}, false},
+		"over, then the instance is gone": {[]func(*state){over, func(s *state) { s.f.Instance = nil }}, false},
+		"over, then forbidden": {[]func(*state){over, func(s *state) {
+			s.f.Policy = &v1alpha1.PoolConsole{AllowedAccess: []v1alpha1.ConsoleAccess{"SecretToken"}}
+		}}, false},
+		"the Secret was removed": {[]func(*state){func(s *state) { s.f.TokenKept = false }}, false},
+		"notAfter":               {[]func(*state){func(s *state) { s.c.Spec.NotAfter = &metav1.Time{Time: now.Add(time.Minute)} }}, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := issued()
+			series := s.c.Status.Series
+			for _, step := range c.steps {
+				step(s)
+				s.step()
+			}
+			if lives := s.c.Status.Series == series; lives != c.live || series == "" {
+				t.Fatalf("the series was %q and is %q; sessions are to live: %v", series, s.c.Status.Series, c.live)
+			}
+		})
+	}
+}
+
+func TestShows(t *testing.T) {
+	const gateway = "https://gw.example"
+	s := issued()
+	if !Shows(s.c, gateway) {
+		t.Fatalf("%s is what was issued", s.c.Status.URL)
+	}
+	for name, change := range map[string]func(*v1alpha1.XenConsole){
+		"another client": func(c *v1alpha1.XenConsole) { c.Spec.Client = v1alpha1.ConsoleClientXVP },
+		"another access": func(c *v1alpha1.XenConsole) { c.Spec.Access = v1alpha1.AccessSecretToken },
+		"another token":  func(c *v1alpha1.XenConsole) { c.Status.TokenSHA256 = v1alpha1.ConsoleTokenDigest("u") },
+	} {
+		other := s.c.DeepCopy()
+		if change(other); Shows(other, gateway) {
+			t.Errorf("%s: %s is not what the spec asks for", name, other.Status.URL)
+		}
+	}
+	if Shows(s.c, "https://moved.example") {
+		t.Error("the gateway has moved")
 	}
 }
 

@@ -31,12 +31,19 @@ func Report(c *v1alpha1.XenConsole, d Decision, token *Token, now time.Time) {
 		if token.Secret != "" {
 			c.Status.SecretRef = &v1alpha1.LocalSecretReference{Name: token.Secret}
 		}
+		c.Status.VMUUID, c.Status.PublicKeySHA256 = d.VMUUID, KeyDigest(c.Spec.PublicKey)
+		if !d.KeepSessions {
+			c.Status.Series = token.Digest
+		}
 		c.Status.IssuedAt, c.Status.RenewToken = &issued, c.Spec.RenewToken
 		c.Status.ExpiresAt = now.Add(d.TTL).UTC().Format(time.RFC3339)
 		c.Status.MaxSessionSeconds = int32(d.MaxSession / time.Second)
 	case End:
 		c.Status.URL, c.Status.EncryptedToken, c.Status.TokenSHA256, c.Status.ExpiresAt = "", "", "", ""
-		c.Status.SecretRef = nil
+		c.Status.SecretRef, c.Status.PublicKeySHA256 = nil, ""
+		if !d.KeepSessions {
+			c.Status.Series, c.Status.VMUUID = "", ""
+		}
 	case Keep, Delete:
 	}
 	setConditions(&c.Status.Conditions, c.Status.TokenSHA256 != "", d)

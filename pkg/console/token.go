@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -100,3 +101,22 @@ func Seal(token, publicKey string) (string, error) {
 
 // SecretName is the Secret that holds a console's token with access SecretToken.
 func SecretName(c *v1alpha1.XenConsole) string { return c.Name + "-console" }
+
+// KeyDigest names a public key in the status; empty for none.
+func KeyDigest(publicKey string) string {
+	if publicKey == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(publicKey))
+	return hex.EncodeToString(sum[:])
+}
+
+// Shows reports whether the status has the URL that the spec asks for now. A token in it has to be the one that the status knows.
+func Shows(c *v1alpha1.XenConsole, gateway string) bool {
+	if c.Spec.Access != v1alpha1.AccessURLToken {
+		return c.Status.URL == URL(gateway, c.Spec.Client, "")
+	}
+	_, query, _ := strings.Cut(c.Status.URL, "token=")
+	token, err := url.QueryUnescape(query)
+	return err == nil && v1alpha1.ConsoleTokenDigest(token) == c.Status.TokenSHA256 && c.Status.URL == URL(gateway, c.Spec.Client, token)
+}

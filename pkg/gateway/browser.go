@@ -171,7 +171,7 @@ func (p *page) streams(ctx context.Context, v *session) error {
 		return err
 	}
 	for {
-		conn, err := v.dial(ctx, func(c Cause) { _ = p.tell(toPage{State: stateWaiting, Cause: c, Message: c.message()}) })
+		conn, err := v.dial(ctx, p.limits.guestReturns, func(c Cause) { _ = p.tell(toPage{State: stateWaiting, Cause: c, Message: c.message()}) })
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,10 @@ const (
 	CauseSessionTooLong Cause = "MaxSessionSeconds"
 	// CauseDeleted is a console that is gone.
 	CauseDeleted Cause = "Deleted"
-	// CauseRevoked is a console that has another token now.
+	// CauseRevoked is a console whose URL was ended or replaced.
 	CauseRevoked Cause = "Revoked"
+	// CauseChanged is a console of another type or mode than when the session began.
+	CauseChanged Cause = "Changed"
 	// CauseStopped is a guest that does not run.
 	CauseStopped Cause = "InstanceNotRunning"
 	// CauseTooMany is a console with maxSessions open.
@@ -68,6 +70,15 @@ func causeOf(ctx context.Context, err error) Cause {
 	return CauseClosed
 }
 
+// causeOr is the cause in an error, or another where it has none.
+func causeOr(err error, other Cause) Cause {
+	var ended *Ended
+	if errors.As(err, &ended) {
+		return ended.Cause
+	}
+	return other
+}
+
 // message is what a person is told. It names no token.
 func (c Cause) message() string {
 	switch c {
@@ -80,7 +91,9 @@ func (c Cause) message() string {
 	case CauseDeleted:
 		return "This console has been deleted."
 	case CauseRevoked:
-		return "This URL has been replaced by a newer one."
+		return "This URL opens no more: it was replaced by a newer one, or its instance was stopped."
+	case CauseChanged:
+		return "What this console may do was changed. Connect again."
 	case CauseStopped:
 		return "The instance is not running."
 	case CauseTooMany:
@@ -96,7 +109,7 @@ func (c Cause) message() string {
 	case CauseProtocol:
 		return "The client did not speak as expected."
 	case CauseBadToken:
-		return "This URL opens no console. It may have been replaced, or its console deleted."
+		return "This URL opens no console. It may have expired or been replaced, or its console deleted: kubectl get xenconsole shows the present one."
 	default:
 		return "The session has ended."
 	}
@@ -118,20 +131,31 @@ func (c Cause) closeStatus() websocket.StatusCode {
 	}
 }
 
-// verdict decides, at now, whether a session that came in with digest may go on, and until when that answer holds.
-// It is the one place where a console's fields are turned into a refusal; connecting tells a newcomer from a session that lives.
-func verdict(c Console, found bool, digest string, started, now time.Time, connecting bool) (Cause, time.Time) {
+// admits decides whether a token's digest opens a console now.
+func admits(c Console, digest string, now time.Time) Cause {
+	if cause := over(c, true, now); cause != "" {
+		return cause
+	}
 	switch {
-	case !found || c.Deleting:
-		return CauseDeleted, time.Time{}
-	case !c.Running:
-		return CauseStopped, time.Time{}
-	case !c.OpenedBy(digest):
+	case !c.OpenedBy(digest), c.IssuedFor != c.Target.VMUUID:
+		return CauseRevoked
+	case !c.ExpiresAt.IsZero() && !now.Before(c.ExpiresAt):
+		return CauseExpired
+	}
+	return ""
+}
+
+// verdict decides whether a session that came in at started, when its console was as in was, may go on, and until when that answer
+// holds. The token is not looked at again: its time is the time to connect.
+func verdict(was, c Console, found bool, started, now time.Time) (Cause, time.Time) {
+	if cause := over(c, found, now); cause != "" {
+		return cause, time.Time{}
+	}
+	switch {
+	case c.Series == "", c.Series != was.Series, c.Target.VMUUID != was.Target.VMUUID:
 		return CauseRevoked, time.Time{}
-	case !c.NotAfter.IsZero() && !now.Before(c.NotAfter):
-		return CauseNotAfter, time.Time{}
-	case connecting && !c.ExpiresAt.IsZero() && !now.Before(c.ExpiresAt):
-		return CauseExpired, time.Time{}
+	case c.ViewOnly != was.ViewOnly, c.Text != was.Text:
+		return CauseChanged, time.Time{}
 	case c.MaxSession > 0 && now.Sub(started) >= c.MaxSession:
 		return CauseSessionTooLong, time.Time{}
 	}
@@ -140,4 +164,17 @@ func verdict(c Console, found bool, digest string, started, now time.Time, conne
 		until = end
 	}
 	return "", until
+}
+
+// over is what ends newcomers and living sessions alike.
+func over(c Console, found bool, now time.Time) Cause {
+	switch {
+	case !found || c.Deleting:
+		return CauseDeleted
+	case !c.Running:
+		return CauseStopped
+	case !c.NotAfter.IsZero() && !now.Before(c.NotAfter):
+		return CauseNotAfter
+	}
+	return ""
 }

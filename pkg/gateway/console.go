@@ -16,6 +16,10 @@ type Console struct {
 	Text bool
 	// ViewOnly consoles carry no key, pointer or clipboard to the guest.
 	ViewOnly bool
+	// Series names the sessions that may live; one that came in under another is over.
+	Series string
+	// IssuedFor is the VM that the token was issued for.
+	IssuedFor string
 	// TokenSHA256 is the hex digest of the token that opens it; empty while no URL is issued.
 	TokenSHA256 string
 	// ExpiresAt ends the time to connect. It cuts nobody.
@@ -73,10 +77,12 @@ type Dialer interface {
 
 // Ledger is told of every session: it counts them into the console's status and writes the audit Events.
 type Ledger interface {
-	// Opened is called once a session is let in; the count is what this gateway now holds for the console.
-	Opened(ctx context.Context, c Console, from string, open int) error
+	// Opened counts a session before it is let in. An error keeps it out, and then it is not counted.
+	Opened(ctx context.Context, c Console, from string) error
 	// Closed is called when it has ended.
-	Closed(c Console, visit Visit, open int)
+	Closed(c Console, visit Visit)
+	// Busy tells whether the pool lets somebody else alone look at the console now.
+	Busy(ctx context.Context, c Console, busy bool)
 }
 
 // Visit is the record of one session.

@@ -146,7 +146,7 @@ func (o *Objects) describe(ctx context.Context, c *v1alpha1.XenConsole) Console 
 	d := Console{
 		Namespace: c.Namespace, Name: c.Name, UID: string(c.UID), Instance: c.Spec.InstanceRef.Name,
 		Text: c.Spec.Type == v1alpha1.ConsoleText, ViewOnly: c.Spec.Mode == v1alpha1.ConsoleViewOnly,
-		TokenSHA256: c.Status.TokenSHA256, MaxSession: time.Duration(c.Status.MaxSessionSeconds) * time.Second,
+		TokenSHA256: c.Status.TokenSHA256, Series: c.Status.Series, IssuedFor: c.Status.VMUUID, MaxSession: time.Duration(c.Status.MaxSessionSeconds) * time.Second,
 		MaxSessions: int(c.Spec.MaxSessions), OtherSessions: int(c.Status.OpenSessions(o.gateway, time.Now())),
 		Deleting: !c.DeletionTimestamp.IsZero(),
 	}

@@ -32,6 +32,7 @@ type fixture struct {
 	gone    bool
 	wakes   map[chan struct{}]bool
 	opened  int
+	busy    []bool
 	visits  []Visit
 	dialErr error
 
@@ -43,7 +44,7 @@ func newFixture(t *testing.T, change func(*Console), tune ...func(*limits)) *fix
 	t.Helper()
 	f := &fixture{wakes: map[chan struct{}]bool{}, guests: make(chan net.Conn, 16)}
 	f.console = Console{Namespace: "team-a", Name: "web", UID: "uid-1", Instance: "web", TokenSHA256: v1alpha1.ConsoleTokenDigest(testToken), Running: true,
-		ExpiresAt: time.Now().Add(time.Hour), Target: Target{Pool: "p", Host: "127.0.0.1", VMUUID: "vm-uuid"}}
+		Series: "first", IssuedFor: "vm-uuid", ExpiresAt: time.Now().Add(time.Hour), Target: Target{Pool: "p", Host: "127.0.0.1", VMUUID: "vm-uuid"}}
 	if change != nil {
 		change(&f.console)
 	}
@@ -53,7 +54,7 @@ func newFixture(t *testing.T, change func(*Console), tune ...func(*limits)) *fix
 		fmt.Fprintln(&f.logged, prefix, args)
 	}, funcr.Options{Verbosity: 9})
 	f.Server = NewServer(Options{Directory: f, Dialer: f, Ledger: f, Log: log})
-	f.limits.hello, f.limits.dial, f.limits.guestReturns = 500*time.Millisecond, 2*time.Second, 400*time.Millisecond
+	f.limits.hello, f.limits.dial, f.limits.guestReturns, f.limits.guestAnswers = 500*time.Millisecond, 2*time.Second, 400*time.Millisecond, 200*time.Millisecond
 	for _, set := range tune {
 		set(&f.limits)
 	}
@@ -135,14 +136,20 @@ func (f *fixture) DialConsole(context.Context, Target) (net.Conn, error) {
 	return ours, nil
 }
 
-func (f *fixture) Opened(context.Context, Console, string, int) error {
+func (f *fixture) Busy(_ context.Context, _ Console, busy bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy = append(f.busy, busy)
+}
+
+func (f *fixture) Opened(context.Context, Console, string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opened++
 	return nil
 }
 
-func (f *fixture) Closed(_ Console, v Visit, _ int) {
+func (f *fixture) Closed(_ Console, v Visit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.visits = append(f.visits, v)
@@ -317,9 +324,14 @@ func TestLiveSessionsAreCut(t *testing.T) {
 		edit func(*fixture)
 		want Cause
 	}{
-		"deleted":          {func(f *fixture) { f.gone = true }, CauseDeleted},
-		"being deleted":    {func(f *fixture) { f.console.Deleting = true }, CauseDeleted},
-		"another token":    {func(f *fixture) { f.console.TokenSHA256 = v1alpha1.ConsoleTokenDigest("new") }, CauseRevoked},
+		"deleted":       {func(f *fixture) { f.gone = true }, CauseDeleted},
+		"being deleted": {func(f *fixture) { f.console.Deleting = true }, CauseDeleted},
+		"revoked":       {func(f *fixture) { f.console.TokenSHA256, f.console.Series = "", "" }, CauseRevoked},
+		"replaced": {func(f *fixture) {
+			f.console.TokenSHA256, f.console.Series = v1alpha1.ConsoleTokenDigest("new"), "second"
+		}, CauseRevoked},
+		"another VM":       {func(f *fixture) { f.console.Target.VMUUID = "rescue-vm" }, CauseRevoked},
+		"now for looking":  {func(f *fixture) { f.console.ViewOnly = true }, CauseChanged},
 		"guest stopped":    {func(f *fixture) { f.console.Running = false }, CauseStopped},
 		"notAfter reached": {func(f *fixture) { f.console.NotAfter = time.Now().Add(50 * time.Millisecond) }, CauseNotAfter},
 		"session too long": {func(f *fixture) { f.console.MaxSession = 50 * time.Millisecond }, CauseSessionTooLong},
@@ -361,6 +373,11 @@ func TestExpiryEndsTheTimeToConnectOnly(t *testing.T) {
 	f.change(func(f *fixture) { f.console.ExpiresAt = time.Now().Add(-time.Second) })
 	b.send("still here")
 	expectRead(t, guest, "still here")
+	// The manager takes the token away, or puts another in its place; the series says that this ended nothing but the time to connect.
+	f.change(func(f *fixture) { f.console.TokenSHA256 = v1alpha1.ConsoleTokenDigest("the next one") })
+	b.send("and still here")
+	expectRead(t, guest, "and still here")
+	f.change(func(f *fixture) { f.console.TokenSHA256 = v1alpha1.ConsoleTokenDigest(testToken) })
 	late := f.openPage(t, testToken)
 	if m := late.hear(); m.State != stateEnded || m.Cause != CauseExpired {
 		t.Fatalf("wanted Expired, found %+v", m)
@@ -521,6 +538,7 @@ func TestRefusalsTellWhatToDo(t *testing.T) {
 		"notAfter":       {func(c *Console) { c.NotAfter = time.Now().Add(-time.Minute) }, nil, CauseNotAfter},
 		"not running":    {func(c *Console) { c.Running = false }, nil, CauseStopped},
 		"being deleted":  {func(c *Console) { c.Deleting = true }, nil, CauseDeleted},
+		"another VM":     {func(c *Console) { c.IssuedFor = "rescue-vm" }, nil, CauseRevoked},
 		"busy":           {nil, &Ended{Cause: CauseBusy}, CauseBusy},
 		"host is silent": {nil, io.ErrUnexpectedEOF, CauseUnavailable},
 	}
@@ -668,8 +686,9 @@ type nobody struct{ dialled chan struct{} }
 func (nobody) ByDigest(context.Context, string) (Console, bool)        { return Console{}, false }
 func (nobody) Current(context.Context, string, string) (Console, bool) { return Console{}, false }
 func (nobody) Changes(string) (<-chan struct{}, func())                { return nil, func() {} }
-func (nobody) Opened(context.Context, Console, string, int) error      { return nil }
-func (nobody) Closed(Console, Visit, int)                              {}
+func (nobody) Opened(context.Context, Console, string) error           { return nil }
+func (nobody) Closed(Console, Visit)                                   {}
+func (nobody) Busy(context.Context, Console, bool)                     {}
 func (n nobody) DialConsole(context.Context, Target) (net.Conn, error) {
 	n.dialled <- struct{}{}
 	return nil, io.EOF

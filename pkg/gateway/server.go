@@ -25,6 +25,8 @@ type limits struct {
 	frameBytes   int64         // a later frame of the page
 	dial         time.Duration // one attempt to reach a console
 	guestReturns time.Duration // attempts together, while a guest reboots
+	guestAnswers time.Duration // the same for a viewer, which cannot be told why it waits
+	count        time.Duration // the API server must have counted a session
 	ping, pong   time.Duration // how often a peer is asked whether it lives, and how long it may take to say so
 	write        time.Duration // a peer must take what it is sent
 	farewell     time.Duration // and the reason for the end
@@ -34,7 +36,7 @@ type limits struct {
 var defaultLimits = limits{
 	header: 5 * time.Second, headerBytes: 16 << 10,
 	hello: 5 * time.Second, helloBytes: 1 << 10, frameBytes: 1 << 20,
-	dial: 10 * time.Second, guestReturns: 2 * time.Minute,
+	dial: 10 * time.Second, guestReturns: 2 * time.Minute, guestAnswers: 5 * time.Second, count: 10 * time.Second,
 	ping: 20 * time.Second, pong: 10 * time.Second, write: 30 * time.Second, farewell: 500 * time.Millisecond,
 	connections: 4096,
 }

@@ -16,7 +16,6 @@ import (
 type session struct {
 	gateway *Server
 	console Console
-	digest  string
 	visit   Visit
 
 	toGuest, fromGuest atomic.Int64
@@ -30,17 +29,16 @@ func (s *Server) enter(ctx context.Context, token, from, client string) (*sessio
 		return nil, nil, nil, &Ended{Cause: CauseBadToken}
 	}
 	now := s.clock.Now()
-	if cause, _ := verdict(console, true, digest, now, now, true); cause != "" {
+	if cause := admits(console, digest, now); cause != "" {
 		return nil, nil, nil, &Ended{Cause: cause}
 	}
-	open, admitted := s.open.add(console)
-	if !admitted {
+	if !s.open.add(console) {
 		return nil, nil, nil, &Ended{Cause: CauseTooMany}
 	}
-	v := &session{gateway: s, console: console, digest: digest, visit: Visit{From: from, Client: client, Started: now}}
-	if err := s.ledger.Opened(ctx, console, from, open); err != nil {
+	v := &session{gateway: s, console: console, visit: Visit{From: from, Client: client, Started: now}}
+	if err := s.count(ctx, console, from); err != nil {
 		s.open.remove(console)
-		return nil, nil, nil, &Ended{Cause: CauseTooMany, Err: err}
+		return nil, nil, nil, err
 	}
 	s.metrics.opened(client)
 	ctx, cut := context.WithCancelCause(ctx)
@@ -58,13 +56,26 @@ func (s *Server) enter(ctx context.Context, token, from, client string) (*sessio
 	return v, ctx, leave, nil
 }
 
+// count tells the ledger of a newcomer. Without its word nobody is let in: sessions that are not counted would be without a limit.
+func (s *Server) count(ctx context.Context, c Console, from string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.count)
+	defer cancel()
+	err := s.ledger.Opened(ctx, c, from)
+	var ended *Ended
+	if err == nil || errors.As(err, &ended) {
+		return err
+	}
+	s.log.Error(err, "Cannot count a session, so it is not let in", "xenconsole", c.Key())
+	return &Ended{Cause: CauseUnavailable, Err: err}
+}
+
 // leave tells the ledger and the metrics how the visit went.
 func (v *session) leave(cause Cause) {
 	v.visit.Ended, v.visit.Cause = v.gateway.clock.Now(), cause
 	v.visit.ToGuest, v.visit.FromGuest = v.toGuest.Load(), v.fromGuest.Load()
-	open := v.gateway.open.remove(v.console)
+	v.gateway.open.remove(v.console)
 	v.gateway.metrics.closed(v.visit)
-	v.gateway.ledger.Closed(v.console, v.visit, open)
+	v.gateway.ledger.Closed(v.console, v.visit)
 }
 
 // watch cuts the session within moments of anything that ends it: a change of the console or its instance, or the clock.
@@ -73,7 +84,7 @@ func (v *session) watch(ctx context.Context, cut context.CancelCauseFunc) {
 	defer stop()
 	for {
 		current, found := v.gateway.directory.Current(ctx, v.console.Key(), v.console.UID)
-		cause, until := verdict(current, found, v.digest, v.visit.Started, v.gateway.clock.Now(), false)
+		cause, until := verdict(v.console, current, found, v.visit.Started, v.gateway.clock.Now())
 		if cause != "" {
 			cut(&Ended{Cause: cause})
 			return
@@ -95,30 +106,27 @@ func (v *session) watch(ctx context.Context, cut context.CancelCauseFunc) {
 }
 
 // dial opens the guest's console, again and again while the guest reboots or its host is slow to say where it is. Each refusal that
-// waiting may cure is told to the user; the longest wait for one attachment is guestReturns.
-func (v *session) dial(ctx context.Context, tell func(Cause)) (net.Conn, error) {
-	deadline := v.gateway.clock.Now().Add(v.gateway.limits.guestReturns)
-	pause := 100 * time.Millisecond
+// waiting may cure is told to the user, for as long as patience lasts.
+func (v *session) dial(ctx context.Context, patience time.Duration, tell func(Cause)) (net.Conn, error) {
+	deadline := v.gateway.clock.Now().Add(patience)
+	pause, busy := 100*time.Millisecond, false
 	for {
-		console, found := v.gateway.directory.Current(ctx, v.console.Key(), v.console.UID)
-		if !found {
-			return nil, &Ended{Cause: CauseDeleted}
-		}
-		dialCtx, cancel := context.WithTimeout(ctx, v.gateway.limits.dial)
-		conn, err := v.gateway.dialer.DialConsole(dialCtx, console.Target)
-		cancel()
+		conn, err := v.attempt(ctx)
 		if err == nil {
+			if busy {
+				v.gateway.ledger.Busy(ctx, v.console, false)
+			}
 			return conn, nil
 		}
 		if ctx.Err() != nil {
 			return nil, &Ended{Cause: causeOf(ctx, nil)}
 		}
-		cause := CauseUnavailable
-		var ended *Ended
-		if errors.As(err, &ended) {
-			cause = ended.Cause
-		}
+		cause := causeOr(err, CauseUnavailable)
 		v.gateway.log.V(1).Info("Console does not answer", "xenconsole", v.console.Key(), "cause", cause, "error", err.Error())
+		if cause == CauseBusy && !busy {
+			busy = true
+			v.gateway.ledger.Busy(ctx, v.console, true)
+		}
 		if !v.gateway.clock.Now().Before(deadline) {
 			return nil, &Ended{Cause: cause, Err: err}
 		}
@@ -130,6 +138,20 @@ func (v *session) dial(ctx context.Context, tell func(Cause)) (net.Conn, error) 
 		}
 		pause = min(2*pause, 2*time.Second)
 	}
+}
+
+// attempt dials once, where the guest is now.
+func (v *session) attempt(ctx context.Context) (net.Conn, error) {
+	console, found := v.gateway.directory.Current(ctx, v.console.Key(), v.console.UID)
+	if !found {
+		return nil, &Ended{Cause: CauseDeleted}
+	}
+	if console.Target.VMUUID != v.console.Target.VMUUID {
+		return nil, &Ended{Cause: CauseRevoked} // whoever watches the session is about to say so
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.gateway.limits.dial)
+	defer cancel()
+	return v.gateway.dialer.DialConsole(ctx, console.Target)
 }
 
 // input is where a client's bytes go: the guest, through the view-only filter where the console asks for it.
@@ -152,31 +174,29 @@ type openSessions struct {
 }
 
 // add counts one more, unless that would exceed maxSessions together with those that other gateways hold.
-func (o *openSessions) add(c Console) (open int, ok bool) {
+func (o *openSessions) add(c Console) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c.MaxSessions > 0 && o.count[c.UID]+c.OtherSessions >= c.MaxSessions {
-		return o.count[c.UID], false
+		return false
 	}
 	if o.count == nil {
 		o.count = map[string]int{}
 	}
 	o.count[c.UID]++
 	o.total++
-	return o.count[c.UID], true
+	return true
 }
 
-// remove counts one less and returns how many are left.
-func (o *openSessions) remove(c Console) int {
+// remove counts one less.
+func (o *openSessions) remove(c Console) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count[c.UID]--
 	o.total--
-	left := o.count[c.UID]
-	if left == 0 {
+	if o.count[c.UID] == 0 {
 		delete(o.count, c.UID)
 	}
-	return left
 }
 
 // all is how many are open.

@@ -37,12 +37,12 @@ func (s *Server) serveRaw(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Invalid Request: wanted /console?token=… or an Authorization: Bearer header", http.StatusBadRequest)
 		return
 	}
-	v, ctx, leave, err := s.enter(context.WithoutCancel(r.Context()), token, addressOf(r.RemoteAddr), clientRaw)
+	v, ctx, leave, err := s.enter(r.Context(), token, addressOf(r.RemoteAddr), clientRaw)
 	if err != nil {
 		s.answerRefusal(w, s.refuse(err, r.RemoteAddr))
 		return
 	}
-	guest, err := v.dial(ctx, func(Cause) {})
+	guest, err := v.dial(ctx, s.limits.guestAnswers, func(Cause) {})
 	if err != nil {
 		leave(err)
 		s.answerRefusal(w, causeOf(ctx, err))
