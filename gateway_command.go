@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -34,6 +35,7 @@ type gatewayFlags struct {
 	plainHTTP         bool
 	hosts             []string
 	origins           []string
+	proxies           []string
 	grace             time.Duration
 	log               logFlags
 }
@@ -61,6 +63,7 @@ func (f *gatewayFlags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.plainHTTP, "plain-http", false, "no TLS: an ingress before the gateway ends it")
 	set.StringSliceVar(&f.hosts, "tls-host", []string{"localhost", "127.0.0.1"}, "names and addresses in a generated certificate")
 	set.StringSliceVar(&f.origins, "allowed-origin", nil, "hosts, beside the one in the URL, whose pages may open sessions")
+	set.StringSliceVar(&f.proxies, "trusted-proxy", nil, "addresses or CIDRs of ingresses that are trusted to name the client in X-Forwarded-For")
 	set.DurationVar(&f.grace, "shutdown-timeout", 15*time.Second, "how long a stopping gateway waits for its sessions to take their leave")
 	f.log.register(set)
 }
@@ -84,6 +87,9 @@ func runGateway(ctx context.Context, flags gatewayFlags) error {
 		Name: flags.name, CertFile: flags.certFile, KeyFile: flags.keyFile, PlainHTTP: flags.plainHTTP,
 		Hosts: flags.hosts, Origins: flags.origins, Grace: flags.grace, Log: logger,
 	}
+	if config.Proxies, err = proxies(flags.proxies); err != nil {
+		return err
+	}
 	live, err := withObjects(&config, kube)
 	if err != nil {
 		return err
@@ -96,16 +102,32 @@ func runGateway(ctx context.Context, flags gatewayFlags) error {
 	consoles := &pool.Consoles{Pools: config.Cache, Secrets: live, Gateway: flags.name, Logger: logger.WithName("xenapi")}
 	defer consoles.Close()
 	config.Dialer = poolDialer{consoles}
-	if config.Listener, err = net.Listen("tcp", flags.listen); err != nil {
+	if config.Listener, err = new(net.ListenConfig).Listen(ctx, "tcp", flags.listen); err != nil {
 		return fmt.Errorf("--bind-address: %w", err)
 	}
 	if flags.metrics != "0" && flags.metrics != "" {
-		if config.MetricsListener, err = net.Listen("tcp", flags.metrics); err != nil {
+		if config.MetricsListener, err = new(net.ListenConfig).Listen(ctx, "tcp", flags.metrics); err != nil {
 			return fmt.Errorf("--metrics-bind-address: %w", err)
 		}
 	}
 	logger.Info("starting the console gateway", "version", version())
 	return gateway.Run(ctx, config)
+}
+
+// proxies reads addresses and networks.
+func proxies(texts []string) ([]netip.Prefix, error) {
+	networks := make([]netip.Prefix, 0, len(texts))
+	for _, text := range texts {
+		network, err := netip.ParsePrefix(text)
+		if address, single := netip.ParseAddr(text); single == nil {
+			network, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--trusted-proxy: %q is no address and no network: %w", text, err)
+		}
+		networks = append(networks, network.Masked())
+	}
+	return networks, nil
 }
 
 // withObjects gives the gateway its cache and its client, and returns a reader of Secrets, which are never cached.

@@ -65,22 +65,21 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer ws.CloseNow() //nolint:errcheck // the connection is gone either way
 	p := &page{ws: ws, limits: s.limits}
-	if err := s.servePage(r.Context(), p, r.RemoteAddr); err != nil {
+	if err := s.servePage(r.Context(), p, clientOf(r, s.proxies)); err != nil {
 		cause := causeOf(r.Context(), err)
 		p.end(cause)
 	}
 }
 
-func (s *Server) servePage(ctx context.Context, p *page, remote string) error {
+func (s *Server) servePage(ctx context.Context, p *page, from string) error {
 	token, err := p.hello()
 	if err != nil {
 		s.metrics.refused(CauseProtocol)
 		return &Ended{Cause: CauseProtocol, Err: err}
 	}
-	v, ctx, leave, err := s.enter(ctx, token, addressOf(remote), clientBrowser)
+	v, ctx, leave, err := s.enter(ctx, token, from, clientBrowser)
 	if err != nil {
-		s.refuse(err, remote)
-		return err
+		return &Ended{Cause: s.refuse(err, from), Err: err}
 	}
 	defer p.hurry(ctx)()
 	err = p.serve(ctx, v)

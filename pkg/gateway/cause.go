@@ -43,6 +43,8 @@ const (
 	CauseProtocol Cause = "ProtocolError"
 	// CauseBadToken is a token that opens nothing.
 	CauseBadToken Cause = "BadToken"
+	// CauseTooManyGuesses is one more of them from where many came.
+	CauseTooManyGuesses Cause = "TooManyGuesses"
 )
 
 // Ended is the error of a session that was refused or cut.
@@ -110,6 +112,8 @@ func (c Cause) message() string {
 		return "The client did not speak as expected."
 	case CauseBadToken:
 		return "This URL opens no console. It may have expired or been replaced, or its console deleted: kubectl get xenconsole shows the present one."
+	case CauseTooManyGuesses:
+		return "Too many URLs that open nothing were tried from here. One that opens still does."
 	default:
 		return "The session has ended."
 	}
@@ -124,7 +128,7 @@ func (c Cause) closeStatus() websocket.StatusCode {
 		return websocket.StatusNormalClosure
 	case CauseProtocol:
 		return websocket.StatusPolicyViolation
-	case CauseBadToken:
+	case CauseBadToken, CauseTooManyGuesses:
 		return 4401
 	default:
 		return 4403

@@ -3,13 +3,18 @@ package gateway
 import (
 	"container/list"
 	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// badTokens slows down whoever tries tokens. It never stands before a good token: users behind one address (an ingress, a company's
+// badTokens finds who tries tokens: beyond an allowance they are told so, lose their connection with each try, and are in the log no more.
+// It never stands before a good token: users behind one address (an ingress, a company's
 // gateway) are not locked out by one of them. It remembers a bounded number of addresses, the least recent is forgotten.
 type badTokens struct {
 	mu      sync.Mutex
@@ -47,15 +52,34 @@ func (b *badTokens) seen(address string, now time.Time) bool {
 	return element.Value.(*badTokenEntry).limit.AllowN(now, 1)
 }
 
-// addressOf is the peer's address without its port; an IPv6 peer is counted by its /64, which one customer owns.
-func addressOf(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
+// networkOf is what an address is counted by: itself, or the /64 of an IPv6 address, which one customer owns.
+func networkOf(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil || ip.Unmap().Is4() {
+		return address
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
+}
+
+// clientOf is the address of whoever sent a request, without a port. Behind proxies that are trusted it is the last one in
+// X-Forwarded-For which is none of theirs: what stands before it, anybody may have written.
+func clientOf(r *http.Request, proxies []netip.Prefix) string {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return remote
+		return r.RemoteAddr
 	}
-	ip := net.ParseIP(host)
-	if ip == nil || ip.To4() != nil {
-		return host
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && trusted(address, proxies); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		address = hop.Unmap().String()
 	}
-	return ip.Mask(net.CIDRMask(64, 128)).String() + "/64"
+	return address
+}
+
+func trusted(address string, proxies []netip.Prefix) bool {
+	ip, err := netip.ParseAddr(address)
+	return err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }

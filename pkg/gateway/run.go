@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -41,6 +42,8 @@ type Config struct {
 	MetricsListener net.Listener
 	// Origins are further hosts whose pages may open sessions.
 	Origins []string
+	// Proxies are trusted to name the client in X-Forwarded-For.
+	Proxies []netip.Prefix
 	// Grace is how long a stopping gateway waits for its sessions to take their leave.
 	Grace time.Duration
 	// Cache holds XenConsoles, XenInstances and XenPools; Run starts it.
@@ -63,7 +66,7 @@ func Run(ctx context.Context, c Config) error {
 	ledger := NewStatusLedger(c.Client, c.Recorder, c.Name, c.Log)
 	registry := prometheus.NewRegistry()
 	server := NewServer(Options{
-		Directory: objects, Dialer: c.Dialer, Ledger: ledger, Origins: c.Origins, Log: c.Log, Metrics: NewMetrics(registry),
+		Directory: objects, Dialer: c.Dialer, Ledger: ledger, Origins: c.Origins, Proxies: c.Proxies, Log: c.Log, Metrics: NewMetrics(registry),
 	})
 	// What serves users outlives ctx by the grace; what it stands on ends after it.
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -83,6 +86,10 @@ func Run(ctx context.Context, c Config) error {
 		return errors.Join(errors.New("the objects of the API server did not arrive"), group.Wait())
 	}
 	c.Log.Info("Serving consoles", "address", c.Listener.Addr().String())
+	// Without the objects below it a gateway would go on with what was true once: it stops serving when they do.
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	defer context.AfterFunc(below, end)()
 	err = server.Serve(ctx, c.Listener, config, c.Grace)
 	stop()
 	return errors.Join(err, group.Wait())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,8 @@ type Options struct {
 	Ledger    Ledger
 	// Origins are the hosts, beside the one that the request names, whose pages may open a WebSocket here (host patterns).
 	Origins []string
+	// Proxies are trusted to name the client in X-Forwarded-For.
+	Proxies []netip.Prefix
 	Log     logr.Logger
 	Clock   clock.Clock
 	// Metrics may be nil.
@@ -60,6 +63,7 @@ type Server struct {
 	dialer    Dialer
 	ledger    Ledger
 	origins   []string
+	proxies   []netip.Prefix
 	log       logr.Logger
 	clock     clock.Clock
 	metrics   *Metrics
@@ -75,7 +79,7 @@ type Server struct {
 // NewServer makes a gateway.
 func NewServer(o Options) *Server {
 	s := &Server{
-		directory: o.Directory, dialer: o.Dialer, ledger: o.Ledger, origins: o.Origins,
+		directory: o.Directory, dialer: o.Dialer, ledger: o.Ledger, origins: o.Origins, proxies: o.Proxies,
 		log: o.Log, clock: o.Clock, metrics: o.Metrics, limits: defaultLimits,
 		bad: newBadTokens(time.Second, 10, 10_000), draining: make(chan struct{}),
 	}
@@ -140,16 +144,18 @@ func (s *Server) answerReady(w http.ResponseWriter) {
 }
 
 // refuse notes that somebody was not let in, without what they offered, and returns the cause to tell them.
-func (s *Server) refuse(err error, remote string) Cause {
+func (s *Server) refuse(err error, from string) Cause {
 	cause := causeOf(context.Background(), err)
-	s.metrics.refused(cause)
-	from := addressOf(remote)
-	if cause != CauseBadToken {
-		s.log.Info("Console session refused", "cause", cause, "from", from)
-		return cause
+	if cause == CauseBadToken && !s.bad.seen(networkOf(from), s.clock.Now()) {
+		cause = CauseTooManyGuesses
 	}
-	if s.bad.seen(from, s.clock.Now()) {
+	s.metrics.refused(cause)
+	switch cause {
+	case CauseTooManyGuesses: // said often enough
+	case CauseBadToken:
 		s.log.Info("Token opens no console", "from", from)
+	default:
+		s.log.Info("Console session refused", "cause", cause, "from", from)
 	}
 	return cause
 }
@@ -164,6 +170,9 @@ func (s *Server) answerRefusal(w http.ResponseWriter, cause Cause) {
 		status = http.StatusServiceUnavailable
 	case CauseTooMany:
 		status = http.StatusTooManyRequests
+	case CauseTooManyGuesses:
+		status = http.StatusTooManyRequests
+		w.Header().Set("Connection", "close") // each further try costs a connection
 	}
 	http.Error(w, cause.message(), status)
 }
@@ -179,7 +188,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, config *tls.C
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: s.limits.header,
 		MaxHeaderBytes:    s.limits.headerBytes,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       20 * time.Second, // idle connections hold places that users want
 		ErrorLog:          quietLog(s.log),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}

@@ -106,6 +106,7 @@ func (f *viewOnly) decide() error {
 		return f.forward(0)
 	case stepInit:
 		f.step = stepMessages
+		f.pending[0] = 1 // shared: to ask for the screen alone would put the others out
 		return f.forward(0)
 	default:
 		return f.message()

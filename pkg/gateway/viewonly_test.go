@@ -24,6 +24,7 @@ func TestViewOnlyPassesLooksAndDropsInput(t *testing.T) {
 	pixels := "\x00\x00\x00\x00" + strings.Repeat("p", 16)
 	cases := map[string]struct{ in, out string }{
 		"version 3.3":         {"RFB 003.003\n\x01" + update, "RFB 003.003\n\x01" + update},
+		"asks to be alone":    {"RFB 003.008\n\x01\x00" + update, handshake + update},
 		"looks":               {handshake + pixels + update, handshake + pixels + update},
 		"a key":               {handshake + "\x04\x01\x00\x00\x00\x00\xff\x0d" + update, handshake + update},
 		"a pointer":           {handshake + "\x05\x01\x00\x10\x00\x10" + update, handshake + update},

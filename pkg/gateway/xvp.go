@@ -37,9 +37,10 @@ func (s *Server) serveRaw(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Invalid Request: wanted /console?token=… or an Authorization: Bearer header", http.StatusBadRequest)
 		return
 	}
-	v, ctx, leave, err := s.enter(r.Context(), token, addressOf(r.RemoteAddr), clientRaw)
+	from := clientOf(r, s.proxies)
+	v, ctx, leave, err := s.enter(r.Context(), token, from, clientRaw)
 	if err != nil {
-		s.answerRefusal(w, s.refuse(err, r.RemoteAddr))
+		s.answerRefusal(w, s.refuse(err, from))
 		return
 	}
 	guest, err := v.dial(ctx, s.limits.guestAnswers, func(Cause) {})

@@ -35,6 +35,7 @@ const view = {
 
 let surface = null; // what shows the guest: a Screen or a Terminal
 let session = null;
+let typing = Promise.resolve(); // what is typed or pasted goes in one after the other
 
 function accepted(m) {
     $("name").textContent = m.namespace + "/" + m.instance;
@@ -47,9 +48,16 @@ function accepted(m) {
     view.state("waiting", "Waiting for the guest");
 }
 
-const again = new Set(["Closed", "Draining", "MaxSessionSeconds", "PeerGone", "Unavailable", "ConsoleBusy", "TooManySessions", "InstanceNotRunning"]);
+// The ends after which the same URL may open again.
+const again = new Set(["Closed", "Changed", "Draining", "MaxSessionSeconds", "PeerGone", "Unavailable", "ConsoleBusy", "TooManySessions"]);
+
+function type(text) {
+    typing = typing.then(() => surface?.type(text)).catch(() => {});
+    return typing;
+}
 
 function connect() {
+    session?.leave();
     const token = takeToken();
     if (!token) {
         view.state("ended", "No token");
@@ -79,6 +87,9 @@ function connect() {
             surface?.detach();
             view.state("ended", "Ended");
             view.notice("Session ended", m.message, again.has(m.cause));
+            if (again.has(m.cause)) {
+                $("again").focus();
+            }
         },
     });
     session.open();
@@ -102,28 +113,44 @@ $("full").addEventListener("click", async () => {
     surface?.focus();
 });
 $("help").addEventListener("click", () => $("help-dialog").showModal());
-$("paste").addEventListener("click", () => { $("paste-text").value = ""; $("paste-dialog").showModal(); });
+$("paste").addEventListener("click", () => { $("paste-text").value = "";
+    $("paste-dialog").returnValue = ""; // Escape leaves the last one
+    $("paste-dialog").showModal();
+});
 $("paste-dialog").addEventListener("close", async () => {
     const text = $("paste-text").value;
     $("paste-text").value = "";
     if ($("paste-dialog").returnValue === "send" && text) {
-        await surface?.type(text);
+        await type(text);
     }
     surface?.focus();
 });
 
-// Phones show a keyboard for a text field only; what is typed there is sent on as keys.
-$("keyboard").addEventListener("click", () => $("typing").focus());
+// Phones show a keyboard for a text field only. What changes in the field is sent on as keys: their keyboards do not say which key it
+// was, and rewrite the word that is being composed. The field always holds something, so that there is something to delete.
+const FILLED = "_".repeat(16);
+let field = FILLED;
+
+function emptyField() {
+    $("typing").value = field = FILLED;
+    $("typing").setSelectionRange(FILLED.length, FILLED.length);
+}
+
+$("keyboard").addEventListener("click", () => { emptyField(); $("typing").focus(); });
 $("typing").addEventListener("input", (e) => {
-    if (e.inputType === "deleteContentBackward") {
-        surface?.key("Backspace");
-    } else if (e.inputType === "insertLineBreak") {
-        surface?.key("Enter");
-    } else if (e.data) {
-        surface?.type(e.data);
+    const before = [...field];
+    const now = [...$("typing").value];
+    let same = 0;
+    while (same < before.length && same < now.length && before[same] === now[same]) {
+        same++;
     }
-    $("typing").value = " "; // so that there is always something to delete
+    type("\b".repeat(before.length - same) + now.slice(same).join(""));
+    field = $("typing").value;
+    if (!e.isComposing && (now.length < FILLED.length / 2 || now.length > 200)) {
+        emptyField();
+    }
 });
+$("typing").addEventListener("blur", emptyField);
 
 addEventListener("hashchange", connect);
 connect();

@@ -9,6 +9,7 @@ function keysym(character) {
     switch (character) {
         case "\n": return KEYS.Enter;
         case "\t": return KEYS.Tab;
+        case "\b": return KEYS.Backspace;
     }
     const point = character.codePointAt(0);
     return point < 0x100 ? point : 0x01000000 | point;
@@ -59,10 +60,6 @@ export class Screen {
 
     ctrlAltDel() {
         this.rfb?.sendCtrlAltDel();
-    }
-
-    key(name) {
-        this.rfb?.sendKey(KEYS[name], null);
     }
 
     // A guest takes keys slower than a clipboard gives them.

@@ -47,7 +47,7 @@ export class Session {
 
     open() {
         this.url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-        const socket = new WebSocket(this.url);
+        const socket = this.socket = new WebSocket(this.url);
         socket.binaryType = "arraybuffer";
         let admitted = false;
         let farewell = null;
@@ -63,13 +63,22 @@ export class Session {
             } else {
                 admitted = true;
                 this.tries = 0;
-                this.control(socket, m);
+                if (!this.over) {
+                    this.control(socket, m);
+                }
             }
         };
         socket.onclose = () => {
             this.drop();
             this.closed(farewell, admitted);
         };
+    }
+
+    // The user goes elsewhere; nothing more is told.
+    leave() {
+        this.over = true;
+        this.drop();
+        this.socket.close();
     }
 
     control(socket, m) {
@@ -103,11 +112,11 @@ export class Session {
         if (this.over) {
             return;
         }
-        const transient = !farewell || farewell.cause === "Draining";
+        const transient = !farewell || farewell.cause === "Draining" || farewell.cause === "PeerGone";
         if (transient && this.tries < 6 && (admitted || this.tries > 0)) {
             this.tries++;
             this.events.waiting({ message: "The gateway does not answer. Trying again." });
-            setTimeout(() => this.open(), Math.min(4000, 250 * 2 ** this.tries));
+            setTimeout(() => this.over || this.open(), Math.min(4000, 250 * 2 ** this.tries));
             return;
         }
         this.over = true;

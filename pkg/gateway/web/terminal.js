@@ -2,8 +2,6 @@
 import { Terminal as XTerm } from "./xterm/xterm.mjs";
 import { FitAddon } from "./xterm/addon-fit.mjs";
 
-const KEYS = { Enter: "\r", Backspace: "\x7f", Tab: "\t" };
-
 export class Terminal {
     constructor(element, viewOnly) {
         element.replaceChildren();
@@ -45,11 +43,7 @@ export class Terminal {
 
     ctrlAltDel() {}
 
-    key(name) {
-        this.send(KEYS[name]);
-    }
-
     async type(text) {
-        this.send(text.replaceAll("\r\n", "\r").replaceAll("\n", "\r"));
+        this.send(text.replaceAll("\r\n", "\r").replaceAll("\n", "\r").replaceAll("\b", "\x7f"));
     }
 }
