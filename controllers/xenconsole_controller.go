@@ -308,7 +308,7 @@ func powerTurned() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*v1alpha1.XenInstance)
 		after, also := e.ObjectNew.(*v1alpha1.XenInstance)
-		return ok && also && (before.Status.PowerState != after.Status.PowerState || before.Status.UUID != after.Status.UUID ||
+		return ok && also && (before.Status.PowerState != after.Status.PowerState || before.GuestUUID() != after.GuestUUID() ||
 			before.Spec.DesiredPowerState() != after.Spec.DesiredPowerState() ||
 			before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero())
 	}}

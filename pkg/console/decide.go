@@ -87,7 +87,7 @@ func sessionsGoOn(c *v1alpha1.XenConsole, f Facts, d Decision) bool {
 	switch {
 	case c.Status.Series == "", d.Outcome.Kind() == reconcile.KindTerminal:
 		return false
-	case f.Instance == nil, !running(f.Instance), f.Instance.Status.UUID != c.Status.VMUUID:
+	case f.Instance == nil, !running(f.Instance), f.Instance.GuestUUID() != c.Status.VMUUID:
 		return false
 	case c.Spec.NotAfter != nil && !f.Now.Before(c.Spec.NotAfter.Time):
 		return false
@@ -133,7 +133,7 @@ func goOn(c *v1alpha1.XenConsole, f Facts) Decision {
 	switch {
 	case f.Instance == nil:
 		return without(c, f, v1alpha1.ReasonInstanceNotFound)
-	case !running(f.Instance), f.Instance.Status.UUID != c.Status.VMUUID:
+	case !running(f.Instance), f.Instance.GuestUUID() != c.Status.VMUUID:
 		return without(c, f, v1alpha1.ReasonRevoked)
 	case c.Spec.NotAfter != nil && !f.Now.Before(c.Spec.NotAfter.Time):
 		return without(c, f, v1alpha1.ReasonExpired)
@@ -226,7 +226,7 @@ func endedAt(c *v1alpha1.XenConsole, f Facts) time.Time {
 }
 
 func issue(c *v1alpha1.XenConsole, f Facts) Decision {
-	d := Decision{Act: Issue, TTL: seconds(c.Spec.TTLSeconds), MaxSession: seconds(c.Spec.MaxSessionSeconds), VMUUID: f.Instance.Status.UUID}
+	d := Decision{Act: Issue, TTL: seconds(c.Spec.TTLSeconds), MaxSession: seconds(c.Spec.MaxSessionSeconds), VMUUID: f.Instance.GuestUUID()}
 	if f.Policy != nil {
 		d.TTL, d.MaxSession = capped(d.TTL, f.Policy.MaxTTLSeconds), capped(d.MaxSession, f.Policy.MaxSessionSeconds)
 	}
