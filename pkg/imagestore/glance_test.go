@@ -2,7 +2,9 @@ package imagestore_test
 
 import (
 	"bytes"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/testkit/stores"
@@ -63,6 +65,41 @@ func TestGlanceHonoursTheContract(t *testing.T) {
 			t.Errorf("there are %d images of the name, want the other's and ours", found)
 		}
 	})
+}
+
+// TestFaultsOfGlanceUploads leaves no image behind, whatever fails: a record that stays queued or saving is what the
+// ancestor was known for.
+func TestFaultsOfGlanceUploads(t *testing.T) {
+	service := stores.NewGlance(t)
+	proxy := stores.NewFaulty(t, service.URL)
+	network := impatient(t)
+	network.AnswerTimeout = 20 * time.Second // a real service thinks
+	store, err := imagestore.NewGlance(imagestore.GlanceOptions{Endpoint: proxy.URL, Network: network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := random(3*mebibyte, 6)
+	for name, c := range map[string]struct {
+		fault stores.Fault
+		kind  imagestore.Kind
+	}{
+		"500":                       {stores.Fault{Method: http.MethodPut, Status: 500}, imagestore.Unavailable},
+		"503":                       {stores.Fault{Method: http.MethodPut, Status: 503, RetryAfter: 7}, imagestore.Unavailable},
+		"403":                       {stores.Fault{Method: http.MethodPut, Status: 403}, imagestore.Refused},
+		"quota":                     {stores.Fault{Method: http.MethodPut, Status: 413}, imagestore.Full},
+		"refused when it is made":   {stores.Fault{Method: http.MethodPost, Status: 409, Body: "<html>no</html>"}, imagestore.Refused},
+		"nothing moves":             {stores.Fault{Method: http.MethodPut, Stall: true}, imagestore.Stalled},
+		"lost answer":               {stores.Fault{Method: http.MethodPut, Lost: true}, imagestore.Interrupted},
+		"bits that flip on the way": {stores.Fault{Method: http.MethodPut, Flip: true}, imagestore.Damaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxy.Set(c.fault)
+			wantKind(t, "upload", tryPut(t.Context(), t, store, "file", data), c.kind)
+			if images := service.Images(t); len(images) > 0 {
+				t.Errorf("an image is left: %v", images)
+			}
+		})
+	}
 }
 
 func imageAsAsked(t *testing.T, service *stores.OpenStack, store *imagestore.Glance) {
