@@ -111,6 +111,29 @@ func TestFaultFullSR(t *testing.T) {
 	}
 }
 
+func TestFaultDeadHost(t *testing.T) {
+	p, client := newTestPool(t, Options{ClockScale: 1000})
+	plan, err := ReadFaults(strings.NewReader(`[{"call": "network.create", "count": 1, "killHost": "xs2"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetFaults(plan)
+	client.must("network.create", map[string]any{"name_label": "n", "name_description": "", "MTU": 1500,
+		"other_config": map[string]string{}, "tags": []string{}})
+	metrics := client.must("host.get_metrics", client.one("host", "xs2"))
+	deadline := time.After(10 * time.Second)
+	for client.must("host_metrics.get_live", metrics) == true {
+		p.Lock()
+		changed := p.Changed()
+		p.Unlock()
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatal("the host that died is still live")
+		}
+	}
+}
+
 func TestFaultsOfTasks(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault  Fault

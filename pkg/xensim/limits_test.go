@@ -76,4 +76,28 @@ func TestNewerProfile(t *testing.T) {
 			t.Error("a pool of 26.17 has no limit_console_sessions")
 		}
 	}
+	for _, host := range client.must("host.get_all_records").(map[string]any) {
+		if version := host.(map[string]any)["API_version_minor"]; fmt.Sprint(version) != "23" {
+			t.Errorf("a host of 26.17 speaks API 2.%v", version)
+		}
+	}
+}
+
+// TestTaskMarks writes what clients keep with their tasks.
+func TestTaskMarks(t *testing.T) {
+	for _, profile := range []string{"24.19", "26.17"} {
+		t.Run(profile, func(t *testing.T) {
+			_, client := newTestPool(t, Options{Profile: profile})
+			task := client.must("task.create", "import", "")
+			client.must("task.add_to_other_config", task, "kubexen.io/ref", "default/web")
+			if got := client.must("task.get_other_config", task).(map[string]any); got["kubexen.io/ref"] != "default/web" {
+				t.Errorf("other_config is %v", got)
+			}
+			client.must("task.remove_from_other_config", task, "kubexen.io/ref")
+			client.must("task.set_other_config", task, map[string]string{"a": "b"})
+			if got := client.must("task.get_other_config", task).(map[string]any); len(got) != 1 || got["a"] != "b" {
+				t.Errorf("other_config is %v", got)
+			}
+		})
+	}
 }

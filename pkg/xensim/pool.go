@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -131,6 +132,7 @@ func (p *Pool) prepare() error {
 	if err := p.load(); err != nil {
 		return err
 	}
+	p.HostDies = p.KillHost
 	p.SetFaults(p.options.Faults)
 	registerControl(p)
 	registerGeneral(p)
@@ -148,9 +150,24 @@ func (p *Pool) load() error {
 	} else if err := demoPool(p.Pool, p.options.Hosts); err != nil {
 		return err
 	}
+	p.claimVersion()
 	p.Started()
 	p.DB().Settle(xapi.NewRef())
 	return nil
+}
+
+// claimVersion lets the hosts say what version they are of, where the profile is not that of the recorded state
+// (datamodel_common.ml, api_version.ml).
+func (p *Pool) claimVersion() {
+	if p.options.Profile != "26.17" {
+		return
+	}
+	for _, ref := range p.DB().Refs("host") {
+		version := maps.Clone(p.DB().Get("host", ref).Map("software_version"))
+		maps.Copy(version, map[string]string{"xapi": "26.17", "xapi_build": "26.17.0", "xencenter_min": "2.23",
+			"xencenter_max": "2.23", "db_schema": "5.909"})
+		p.Set("host", ref, db.Fields{"API_version_minor": int64(23), "software_version": version})
+	}
 }
 
 // Start serves at the address, host:port with port 0 for any. The coordinator listens there; each other host listens

@@ -99,6 +99,7 @@ func Register(p *xapi.Pool, o Options) *World {
 	w.registerVDI()
 	w.registerSR()
 	w.registerNetwork()
+	w.registerVLAN()
 	w.registerHost()
 	w.registerVTPM()
 	p.CancellableFromTheStart("VM.start", "VM.start_on", "VM.clean_shutdown", "VM.clean_reboot", "VM.resume", "VM.resume_on",

@@ -290,7 +290,8 @@ func (b *builder) addMessage(class *Class, name string, params [][2]string, resu
 }
 
 // guarded names the fields that newer servers write through a message of its own, and older ones like any other.
-var guarded = map[string]bool{"VM.other_config": true, "VM.platform": true, "VM.blocked_operations": true}
+var guarded = map[string]bool{"VM.other_config": true, "VM.platform": true, "VM.blocked_operations": true,
+	"task.other_config": true}
 
 // implicit says whether the server derives the message from the class's fields.
 func (c *Class) implicit(name string) bool {

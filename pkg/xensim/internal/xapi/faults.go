@@ -30,6 +30,7 @@ type Fault struct {
 	FailTask     bool     `json:"failTask,omitempty"`     // the error comes at the end of the operation's work, when its effect is undone or half done
 	FullSR       bool     `json:"fullSR,omitempty"`       // storage calls find the SR full
 	Restart      bool     `json:"restart,omitempty"`      // the toolstack restarts once the call has begun
+	KillHost     string   `json:"killHost,omitempty"`     // the host of this name, uuid or reference dies once the call has begun
 }
 
 // Duration is a time.Duration that is written as text in JSON ("250ms").
@@ -146,6 +147,9 @@ func (c *Call) faultsOnWayOut(result any, err error) (any, error) {
 // guarded runs a call under the faults that befall its effect.
 func (p *Pool) guarded(c *Call) (any, error) {
 	for _, f := range c.befallen {
+		if f.KillHost != "" {
+			p.killHost(f.KillHost)
+		}
 		switch {
 		case f.Restart:
 			p.Unlock()
@@ -165,6 +169,15 @@ func (p *Pool) guarded(c *Call) (any, error) {
 		}
 	}
 	return result, err
+}
+
+// killHost lets a host die; the pool is locked.
+func (p *Pool) killHost(host string) {
+	p.Unlock()
+	defer p.Lock()
+	if err := p.HostDies(host); err != nil {
+		p.Logf("fault plan: %v", err)
+	}
 }
 
 // allocates names the calls that a full SR refuses.

@@ -20,7 +20,8 @@ type Pool struct {
 	Password string
 	Logf     func(format string, args ...any)
 
-	WrongPassword time.Duration // until a login with one is refused
+	WrongPassword time.Duration           // until a login with one is refused
+	HostDies      func(host string) error // what a fault plan does to a host that it lets die
 
 	mu      sync.Mutex // covers everything below
 	db      *db.DB
