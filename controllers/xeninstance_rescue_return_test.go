@@ -1,0 +1,257 @@
+package controllers_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// brokenVM is a VM of somebody, with a number of disks of 64 MiB, and everything set that a return must not lose.
+func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid string) {
+	t.Helper()
+	ref, uuid := existingVM(t, w, "broken")
+	err := w.Simulator.Update("VM", ref, map[string]any{
+		"HVM_boot_policy": "BIOS order", "HVM_boot_params": map[string]string{"order": "dcn", "firmware": firmware},
+		"NVRAM": map[string]string{"EFI-variables": "AAAA"}, "tags": []string{"production"}, "name_description": "the web server",
+		"blocked_operations": map[string]string{"start_on": "by hand", "pool_migrate": "it has a card"}, "order": int64(3), "start_delay": int64(5),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := w.Simulator.FindByName(t, "VDI", "broken")
+	if err := w.Simulator.Update("VDI", root, map[string]any{"virtual_size": int64(64 << 20)}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < disks; i++ {
+		disk := w.Simulator.Insert("VDI", map[string]any{
+			"name_label": fmt.Sprintf("broken %d", i), "SR": w.Simulator.FindByName(t, "SR", "Local storage"), "virtual_size": int64(64 << 20),
+			"managed": true, "type": "user",
+		})
+		mode := "RW"
+		if i == 2 {
+			mode = "RO"
+		}
+		w.Simulator.Insert("VBD", map[string]any{
+			"VM": ref, "VDI": disk, "userdevice": fmt.Sprint(i * 2), "mode": mode, "type": "Disk", "unpluggable": true,
+			"other_config": map[string]string{"owner": ""},
+		})
+	}
+	w.Adopted(ref)
+	return uuid
+}
+
+// TestReturnIsExact: whatever the VM is like, after a rescue it is so again.
+func TestReturnIsExact(t *testing.T) {
+	for name, test := range map[string]struct {
+		firmware string
+		disks    int
+		power    v1alpha1.PowerState
+		attach   v1alpha1.RescueDisks
+		onLoan   int
+	}{
+		"BIOS, one disk, running":              {"bios", 1, v1alpha1.PowerStateRunning, v1alpha1.RescueDisksAll, 1},
+		"UEFI, six disks, halted":              {"uefi", 6, v1alpha1.PowerStateHalted, v1alpha1.RescueDisksAll, 6},
+		"UEFI, six disks, running, root alone": {"uefi", 6, v1alpha1.PowerStateRunning, v1alpha1.RescueDisksRoot, 1},
+		"BIOS, six disks, as it was":           {"bios", 6, "", v1alpha1.RescueDisksAll, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := newWorld(t, withAgents)
+			addRescueImage(t, w)
+			uuid := brokenVM(t, w, test.firmware, test.disks)
+			instance := web(w).With(func(i *v1alpha1.XenInstance) {
+				i.Spec = v1alpha1.XenInstanceSpec{
+					PoolRef: i.Spec.PoolRef, Source: v1alpha1.InstanceSource{Existing: &v1alpha1.ExistingVM{UUID: uuid}},
+					Adoption: &v1alpha1.Adoption{OnMismatch: v1alpha1.MismatchApply}, PowerState: test.power,
+				}
+			}).Object()
+			create(t, w, instance)
+			w.WaitReady(t, instance)
+			w.WaitAtRest(t)
+			before, objects := picture(w, uuid), census(w)
+
+			edit(t, w, instance, func(i *v1alpha1.XenInstance) {
+				inRescue(i)
+				i.Spec.Rescue.AttachDisks = test.attach
+			})
+			waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+			checkLoans(t, w, instance, test.onLoan)
+			edit(t, w, instance, outOfRescue)
+			waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+			w.WaitAtRest(t)
+			if diff := differences(before, picture(w, uuid)); diff != "" {
+				t.Errorf("after the rescue:\n%s", diff)
+			}
+			if after := census(w); fmt.Sprint(after) != fmt.Sprint(objects) {
+				t.Errorf("the pool had %v and has %v", objects, after)
+			}
+		})
+	}
+}
+
+// checkLoans complains unless the rescue VM has so many disks on loan, the root disk at 1 and the others from 4 on, and the
+// interfaces of the instance's own VM.
+func checkLoans(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance, want int) {
+	t.Helper()
+	own, rescue := byUUID(t, w, "VM", instance.Status.UUID), byUUID(t, w, "VM", instance.Status.Rescue.VMUUID)
+	lent := map[string]string{}
+	for _, vbd := range w.Simulator.Records("VBD") {
+		if vbd["VM"] == own {
+			lent[fmt.Sprint(vbd["VDI"])] = fmt.Sprint(vbd["mode"])
+		}
+	}
+	devices := map[string]bool{}
+	for _, vbd := range w.Simulator.Records("VBD") {
+		if mode, isLoan := lent[fmt.Sprint(vbd["VDI"])]; isLoan && vbd["VM"] == rescue {
+			devices[fmt.Sprint(vbd["userdevice"])] = true
+			if vbd["mode"] != mode {
+				t.Errorf("the disk at %v is %v on the rescue VM and was %s", vbd["userdevice"], vbd["mode"], mode)
+			}
+		}
+	}
+	if len(devices) != want || !devices["1"] || (want > 1 && !devices["4"]) {
+		t.Errorf("disks on loan at %v, want %d", devices, want)
+	}
+	for _, vif := range w.Simulator.Records("VIF") {
+		if vif["VM"] == rescue && (vif["MAC"] != "aa:bb:cc:00:00:02" || vif["device"] != "0") {
+			t.Errorf("the rescue VM has the interface %v %v", vif["device"], vif["MAC"])
+		}
+	}
+}
+
+// e2fs runs a program of e2fsprogs.
+func e2fs(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path = filepath.Join("/usr/sbin", name)
+	}
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
+
+// TestABrokenDiskIsRepaired breaks a file on an ext4 root disk; the guest of the rescue VM writes the fix to the disk that it
+// has at 1, and the VM has it afterwards.
+func TestABrokenDiskIsRepaired(t *testing.T) {
+	const broken, fixed = "UUID=wrong / ext4 defaults 0 1\n", "UUID=right / ext4 defaults 0 1\n"
+	w, _ := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	uuid := brokenVM(t, w, "bios", 1)
+	own := byUUID(t, w, "VM", uuid)
+	instance := web(w).With(func(i *v1alpha1.XenInstance) {
+		i.Spec = v1alpha1.XenInstanceSpec{
+			PoolRef: i.Spec.PoolRef, Source: v1alpha1.InstanceSource{Existing: &v1alpha1.ExistingVM{UUID: uuid}},
+			Adoption: &v1alpha1.Adoption{OnMismatch: v1alpha1.MismatchApply}, PowerState: v1alpha1.PowerStateRunning,
+		}
+	}).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	tree := filepath.Join(t.TempDir(), "root")
+	if err := os.MkdirAll(filepath.Join(tree, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tree, "etc", "fstab"), []byte(broken), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "disk")
+	e2fs(t, "mke2fs", "-q", "-t", "ext4", "-d", tree, image, "64M")
+	content, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guestDisk(t, w, own, "0").WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+
+	edit(t, w, instance, inRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+	if _, err := w.Simulator.Guest().Disk(own, "0"); err == nil {
+		t.Error("the VM itself has its disk while it is in rescue")
+	}
+	disk := guestDisk(t, w, byUUID(t, w, "VM", instance.Status.Rescue.VMUUID), "1")
+	at := bytes.Index(readAll(t, disk), []byte(broken))
+	if at < 0 {
+		t.Fatal("the rescue VM does not see the broken file")
+	}
+	if _, err := disk.WriteAt([]byte(fixed), int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, w, instance, outOfRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+
+	if err := os.WriteFile(image, readAll(t, guestDisk(t, w, own, "0")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := e2fs(t, "debugfs", "-R", "cat /etc/fstab", image); !bytes.Contains([]byte(got), []byte(fixed)) {
+		t.Errorf("the file is %q", got)
+	}
+	e2fs(t, "e2fsck", "-fn", image)
+}
+
+// guestDisk is a disk as the guest of a VM has it.
+func guestDisk(t *testing.T, w *testkit.World, vm, device string) xensim.GuestDisk {
+	t.Helper()
+	disk, err := w.Simulator.Guest().Disk(vm, device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+func readAll(t *testing.T, disk xensim.GuestDisk) []byte {
+	t.Helper()
+	content, err := io.ReadAll(io.NewSectionReader(disk, 0, disk.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// TestRefusedRescue: what cannot be is said, and the VM is untouched.
+func TestRefusedRescue(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	instance := web(w).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	for _, refused := range []struct {
+		reason string
+		change func(*v1alpha1.Rescue)
+	}{
+		{v1alpha1.ReasonImageNotFound, func(r *v1alpha1.Rescue) { r.ImageRef = nil }},
+		{v1alpha1.ReasonImageNotFound, func(r *v1alpha1.Rescue) { r.ImageRef.Name = "nowhere" }},
+		{v1alpha1.ReasonSecretNotFound, func(r *v1alpha1.Rescue) { r.CredentialsSecretRef = &v1alpha1.LocalSecretReference{Name: "nowhere"} }},
+	} {
+		edit(t, w, instance, func(i *v1alpha1.XenInstance) {
+			inRescue(i)
+			refused.change(i.Spec.Rescue)
+		})
+		w.WaitFor(t, instance, "the rescue is refused: "+refused.reason, func() error { return rescued(refused.reason)(instance) })
+	}
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
+	if err := isRunning(instance); err != nil {
+		t.Error(err)
+	}
+	before := instance.DeepCopy()
+	before.Spec.Rescue.TimeoutSeconds = ptr.To[int32](0)
+	if err := w.Client.Update(t.Context(), before); err == nil {
+		t.Error("a time-out of 0 was accepted")
+	}
+}
