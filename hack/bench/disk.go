@@ -39,7 +39,7 @@ func runDisk(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the program ends
+	defer os.RemoveAll(dir)
 	raw, qcow2 := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "disk.qcow2")
 	if err := makeDisk(raw, convertedSize, convertedData); err != nil {
 		return err
@@ -61,7 +61,7 @@ func makeDisk(path string, size, data int64) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // an error of writing was seen before
+	defer file.Close()
 	if err := file.Truncate(size); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func convert(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer source.Close() //nolint:errcheck // it was only read
+	defer source.Close()
 	info, err := source.Stat()
 	if err != nil {
 		return err

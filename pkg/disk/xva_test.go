@@ -66,7 +66,7 @@ func TestXVARoundTrip(t *testing.T) {
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(r, "seed"), 0))
 		disks := make([]memory, rapid.IntRange(1, 3).Draw(r, "disks"))
 		for i := range disks {
-			disks[i] = make(memory, 512*rapid.IntRange(1, 12000).Draw(r, "sectors"))
+			disks[i] = make(memory, 512*rapid.IntRange(1, 6000).Draw(r, "sectors"))
 			scribble(t, random, disks[i], int64(len(disks[i])), random.IntN(4))
 		}
 		xva := archive(t, disks...)
