@@ -25,7 +25,7 @@ type group struct {
 	run   func(ctx context.Context, r *report) error
 }
 
-var groups = []group{wire, calls, scale, console, diskGroup}
+var groups = []group{wire, calls, scale, failover, console, diskGroup}
 
 func main() {
 	log.SetFlags(0)

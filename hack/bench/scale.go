@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -27,6 +26,8 @@ const (
 	idleFor = 20 * time.Second
 	// driftRounds is how often a VM is stopped behind the manager's back.
 	driftRounds = 20
+	// editRounds is how many instances are edited.
+	editRounds = 40
 )
 
 // scaleLatency is the pool's; what befalls a call adds up.
@@ -52,11 +53,15 @@ func runScale(ctx context.Context, r *report) error {
 	if err := o.makeRoom(ctx); err != nil {
 		return err
 	}
-	manager, remove, err := o.startProgram(ctx)
+	operator, err := buildProgram(ctx)
 	if err != nil {
 		return err
 	}
-	defer remove()
+	defer operator.remove()
+	manager, err := operator.start(o, "--leader-elect=false")
+	if err != nil {
+		return err
+	}
 	defer func() { manager.Kill() }()
 	if err := o.wait(ctx, testkit.Pool(testkit.PoolName).Object(), ready); err != nil {
 		return err
@@ -69,7 +74,11 @@ func runScale(ctx context.Context, r *report) error {
 	if err := o.waitCallsSettled(ctx); err != nil {
 		return err
 	}
-	return errors.Join(o.atRest(ctx, r, manager), o.drift(ctx, r))
+	if err := errors.Join(o.atRest(ctx, r, manager), o.drift(ctx, r), o.edits(ctx, r)); err != nil {
+		return err
+	}
+	manager.Kill()
+	return o.restart(ctx, r, operator)
 }
 
 // makeRoom tells the pool that its first host has the memory for everything, and its guests' limits are far.
@@ -80,33 +89,6 @@ func (o *operator) makeRoom(context.Context) error {
 		}
 	}
 	return nil
-}
-
-// startProgram builds the operator and runs its manager.
-func (o *operator) startProgram(ctx context.Context) (*controlplane.Process, func(), error) {
-	root, err := controlplane.RepositoryRoot()
-	if err != nil {
-		return nil, nil, err
-	}
-	directory, err := os.MkdirTemp("", "kubexen-bench-")
-	if err != nil {
-		return nil, nil, err
-	}
-	remove := func() { _ = os.RemoveAll(directory) }
-	program := filepath.Join(directory, "kubexen")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
-	build.Dir = root
-	if output, err := build.CombinedOutput(); err != nil {
-		remove()
-		return nil, nil, fmt.Errorf("build the operator: %w\n%s", err, output)
-	}
-	process, err := controlplane.StartProcess("manager", filepath.Join(directory, "manager.log"), exec.Command(program, "manager",
-		"--kubeconfig", o.plane.KubeconfigPath, "--installation", "bench", "--leader-elect=false",
-		"--health-probe-bind-address", "0", "--metrics-bind-address", "0"))
-	if err != nil {
-		remove()
-	}
-	return process, remove, err
 }
 
 // createAll makes all instances and waits until they are Ready.
@@ -224,7 +206,7 @@ func (o *operator) drift(ctx context.Context, r *report) error {
 			return err
 		}
 		stopped := time.Now()
-		restarted, err := o.waitStart(ctx)
+		restarted, err := o.waitMade(ctx, "Async.VM.start", "Async.VM.start_on")
 		if err != nil {
 			return err
 		}
@@ -235,19 +217,78 @@ func (o *operator) drift(ctx context.Context, r *report) error {
 	return nil
 }
 
-// waitStart waits for a call that starts a VM.
-func (o *operator) waitStart(ctx context.Context) (time.Time, error) {
+// waitMade waits for one of some calls and gives its time.
+func (o *operator) waitMade(ctx context.Context, methods ...string) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var at time.Time
 	err := every(ctx, 5*time.Millisecond, func() error {
 		for _, call := range o.pool.Calls() {
-			if call.Method == "Async.VM.start" || call.Method == "Async.VM.start_on" {
+			if slices.Contains(methods, call.Method) {
 				at = call.Time
 				return nil
 			}
 		}
-		return errors.New("the manager has not started the VM")
+		return fmt.Errorf("the manager has made none of %v", methods)
 	})
 	return at, err
+}
+
+// edits changes the spec of one instance after the other and measures the time until the pool hears of it.
+func (o *operator) edits(ctx context.Context, r *report) error {
+	var times []float64
+	for i := range editRounds {
+		instance := benchInstance(fmt.Sprintf("vm-%04d", i)).Object()
+		if err := o.wait(ctx, instance, ready); err != nil {
+			return err
+		}
+		before := instance.DeepCopy()
+		instance.Spec.Description = "edited"
+		o.pool.ResetCalls()
+		edited := time.Now()
+		if err := o.client.Patch(ctx, instance, client.MergeFrom(before)); err != nil {
+			return err
+		}
+		heard, err := o.waitMade(ctx, "VM.set_name_description")
+		if err != nil {
+			return err
+		}
+		times = append(times, max(0, heard.Sub(edited).Seconds()))
+	}
+	median(times) // sorts
+	r.add(row{Name: "edit.p95", Value: percentile(times, 0.95), Unit: "s", N: len(times), goal: atMost(0.25), Note: "spec change to the first XenAPI call"})
+	return nil
+}
+
+// restart measures how long a new manager takes until it has looked at all instances: each is asked to say so.
+func (o *operator) restart(ctx context.Context, r *report, program *program) error {
+	asked := time.Now().Format(time.RFC3339Nano)
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationReconcileRequestedAt, asked))
+	for i := range scaleInstances {
+		if err := o.client.Patch(ctx, benchInstance(fmt.Sprintf("vm-%04d", i)).Object(), patch); err != nil {
+			return err
+		}
+	}
+	started := time.Now()
+	manager, err := program.start(o, "--leader-elect=false")
+	if err != nil {
+		return err
+	}
+	defer manager.Kill()
+	ctx, cancel := context.WithTimeout(ctx, scalePatience)
+	defer cancel()
+	err = every(ctx, 200*time.Millisecond, func() error {
+		var all v1alpha1.XenInstanceList
+		if err := o.client.List(ctx, &all); err != nil {
+			return err
+		}
+		for i := range all.Items {
+			if all.Items[i].Status.LastHandledReconcileAt != asked {
+				return fmt.Errorf("%s has not been looked at", all.Items[i].Name)
+			}
+		}
+		return nil
+	})
+	r.add(row{Name: "scale.restart", Value: time.Since(started).Seconds(), Unit: "s", N: 1, goal: atMost(60), Note: "manager started to all re-observed and said so, a status write each"})
+	return err
 }
