@@ -229,6 +229,45 @@ func TestDisksThereAndBack(t *testing.T) {
 	}
 }
 
+// TestOnlyWhatChanged takes what changed since a snapshot, and puts it on a copy of that snapshot.
+func TestOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
+	_, c := simulate(t, nil)
+	const size = 16 << 20
+	data := make([]byte, size)
+	if _, err := rand.Read(data[:12<<20]); err != nil {
+		t.Fatal(err)
+	}
+	disk := emptyDisk(t, c, size)
+	write := func(vdi xenapi.VDIRef, format xenapi.DiskFormat, body []byte) {
+		t.Helper()
+		err := c.ImportVDI(t.Context(), xenapi.ImportVDI{VDI: vdi, Format: format, Body: bytes.NewReader(body), Size: int64(len(body))})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(disk, xenapi.FormatRaw, data)
+	base, err := c.VDI.Snapshot(t.Context(), disk, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(data[5<<20:], bytes.Repeat([]byte("changed "), 1<<10))
+	write(disk, xenapi.FormatRaw, data[:6<<20]) // what is beyond stays as it was
+	changes := export(t, c, xenapi.ExportVDI{VDI: disk, Format: xenapi.FormatVHD, Base: base})
+	whole := export(t, c, xenapi.ExportVDI{VDI: disk, Format: xenapi.FormatVHD})
+	if len(changes) >= len(whole) {
+		t.Errorf("%d bytes of changes, %d of the whole disk", len(changes), len(whole))
+	}
+	restored, err := c.VDI.Clone(t.Context(), base, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(restored, xenapi.FormatVHD, changes)
+	if !bytes.Equal(export(t, c, xenapi.ExportVDI{VDI: restored}), data) {
+		t.Error("the snapshot with its changes is not the disk")
+	}
+}
+
 func export(t *testing.T, c *xenapi.Client, o xenapi.ExportVDI) []byte {
 	t.Helper()
 	d, err := c.ExportVDI(t.Context(), o)
