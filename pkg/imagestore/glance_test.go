@@ -78,7 +78,7 @@ func TestFaultsOfGlanceUploads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := random(3*mebibyte, 6)
+	data := random(12*mebibyte, 6) // more than the connection itself holds
 	for name, c := range map[string]struct {
 		fault stores.Fault
 		kind  imagestore.Kind

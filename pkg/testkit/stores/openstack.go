@@ -3,13 +3,14 @@ package stores
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -149,7 +150,7 @@ lock_path = %[1]s
 			t.Fatal(err)
 		}
 	}
-	runPython(t, directory, "python3-glance", "from glance.cmd.manage import main; main()", "--config-file", configuration, "db_sync")
+	database(t, filepath.Join(directory, "glance.sqlite"), "python3-glance", "from glance.cmd.manage import main; main()", configuration)
 	o.URL = "http://" + address
 	command := pythonCommand(context.WithoutCancel(t.Context()), directory, "from glance.cmd.api import main; main()", "--config-file", configuration)
 	serve(t, "glance-api", filepath.Join(directory, "glance.log"), o.URL, http.DefaultClient, command)
@@ -180,31 +181,13 @@ policy_file = %[1]s/policy.yaml
 policy_dirs = %[1]s/policy.d
 `, directory))
 	o.IdentityURL = "http://" + address + "/v3"
-	self, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	group, err := user.LookupGroupId(self.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := []string{"--keystone-user", self.Username, "--keystone-group", group.Name}
-	for _, step := range [][]string{
-		{"db_sync"},
-		append([]string{"fernet_setup"}, owner...),
-		append([]string{"credential_setup"}, owner...),
-		{
-			"bootstrap", "--bootstrap-password", o.Password, "--bootstrap-region-id", "here",
-			"--bootstrap-admin-url", o.IdentityURL, "--bootstrap-internal-url", o.IdentityURL, "--bootstrap-public-url", o.IdentityURL,
-		},
-	} {
-		for _, name := range []string{"fernet-keys", "credential-keys"} {
-			if err := os.MkdirAll(filepath.Join(directory, name), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-		runPython(t, directory, "python3-keystone", "from keystone.cmd.manage import main; main()", append([]string{"--config-file", configuration}, step...)...)
-	}
+	keys(t, filepath.Join(directory, "fernet-keys"))
+	keys(t, filepath.Join(directory, "credential-keys"))
+	const manage = "from keystone.cmd.manage import main; main()"
+	database(t, filepath.Join(directory, "keystone.sqlite"), "python3-keystone", manage, configuration)
+	runPython(t, directory, "python3-keystone", manage, "--config-file", configuration, "bootstrap",
+		"--bootstrap-password", o.Password, "--bootstrap-region-id", "here",
+		"--bootstrap-admin-url", o.IdentityURL, "--bootstrap-internal-url", o.IdentityURL, "--bootstrap-public-url", o.IdentityURL)
 	command := pythonCommand(context.WithoutCancel(t.Context()), directory, fmt.Sprintf(`
 from keystone.server import wsgi
 from werkzeug.serving import run_simple
@@ -214,6 +197,51 @@ run_simple(%q, %s, wsgi.initialize_public_application(), threaded=True)`, host, 
 	serve(t, "keystone", filepath.Join(directory, "keystone.log"), o.IdentityURL, http.DefaultClient, command)
 	o.token = o.newToken(t)
 	o.describeImageService(t, imageURL)
+}
+
+// keys makes a repository of Fernet keys: 0 is the next one, 1 the one in use.
+func keys(t testing.TB, directory string) {
+	t.Helper()
+	if err := os.Mkdir(directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"0", "1"} {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // it never fails
+		write(t, filepath.Join(directory, name), base64.URLEncoding.EncodeToString(key))
+	}
+}
+
+// database makes the database of a service. Its hundred migrations take long, so what a version of a package makes is
+// kept in the user's cache.
+func database(t testing.TB, path, debianPackage, code, configuration string) {
+	t.Helper()
+	version, err := exec.CommandContext(t.Context(), "dpkg-query", "-W", "-f", "${Version}", debianPackage).Output()
+	if err != nil || len(version) == 0 {
+		t.Fatalf("this test needs Debian's %s; hack/install.sh installs it: %v", debianPackage, err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(cache, "kubexen", debianPackage+"-"+strings.NewReplacer(":", "_", "/", "_").Replace(string(version))+".sqlite")
+	if empty, err := os.ReadFile(kept); err == nil {
+		write(t, path, string(empty))
+		return
+	}
+	runPython(t, filepath.Dir(path), debianPackage, code, "--config-file", configuration, "db_sync")
+	empty, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	partial := fmt.Sprintf("%s.%d", kept, os.Getpid())
+	write(t, partial, string(empty))
+	if err := os.Rename(partial, kept); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func pythonCommand(ctx context.Context, directory, code string, arguments ...string) *exec.Cmd {
