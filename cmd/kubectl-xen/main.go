@@ -39,7 +39,7 @@ func newCommand() *cobra.Command {
 	overrides := &clientcmd.ConfigOverrides{}
 	clientcmd.BindOverrideFlags(overrides, flags, shortFlags())
 	c.config = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c), newUndeleteCommand(c))
+	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c), newUndeleteCommand(c), newRescueCommand(c), newUnrescueCommand(c))
 	return root
 }
 
