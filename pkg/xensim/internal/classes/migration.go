@@ -95,23 +95,8 @@ func (w *World) planMigration(c *xapi.Call, vm string) (migration, error) {
 	if !w.valid("host", plan.host) {
 		return plan, xapi.Fail("CANNOT_CONTACT_HOST", c.Map("dest")["master"])
 	}
-	wanted := c.Map("vdi_map")
-	for _, vdi := range w.disksOf(vm) {
-		sr := w.text("VDI", vdi, "SR")
-		target, mapped := wanted[vdi]
-		switch {
-		case mapped && !w.valid("SR", target):
-			return plan, xapi.HandleInvalid("SR", target)
-		case !mapped && w.pluggedPBD(sr, plan.host) == "":
-			return plan, xapi.Fail("VDI_NOT_IN_MAP", vdi)
-		case mapped && w.pluggedPBD(target, plan.host) == "":
-			return plan, xapi.Fail("VM_REQUIRES_SR", vm, target)
-		case mapped && target != sr:
-			plan.disks[vdi] = target
-		}
-		if r := w.DB().Get("VDI", vdi); plan.disks[vdi] != "" && r.Bool("cbt_enabled") {
-			return plan, xapi.Fail("VDI_CBT_ENABLED", vdi)
-		}
+	if err := w.planDisks(c, vm, plan); err != nil {
+		return plan, err
 	}
 	for vif, network := range c.Map("vif_map") {
 		if !w.valid("VIF", vif) || !w.valid("network", network) {
@@ -123,6 +108,29 @@ func (w *World) planMigration(c *xapi.Call, vm string) (migration, error) {
 		return plan, w.checkCanBoot(vm, plan.host, false, true)
 	}
 	return plan, nil
+}
+
+// planDisks finds where the VM's disks go, and what stands against that.
+func (w *World) planDisks(c *xapi.Call, vm string, plan migration) error {
+	wanted := c.Map("vdi_map")
+	for _, vdi := range w.disksOf(vm) {
+		sr := w.text("VDI", vdi, "SR")
+		target, mapped := wanted[vdi]
+		switch {
+		case mapped && !w.valid("SR", target):
+			return xapi.HandleInvalid("SR", target)
+		case !mapped && w.pluggedPBD(sr, plan.host) == "":
+			return xapi.Fail("VDI_NOT_IN_MAP", vdi)
+		case mapped && w.pluggedPBD(target, plan.host) == "":
+			return xapi.Fail("VM_REQUIRES_SR", vm, target)
+		case mapped && target != sr:
+			plan.disks[vdi] = target
+		}
+		if r := w.DB().Get("VDI", vdi); plan.disks[vdi] != "" && r.Bool("cbt_enabled") {
+			return xapi.Fail("VDI_CBT_ENABLED", vdi)
+		}
+	}
+	return nil
 }
 
 // vmMigrateSend moves a VM with disks: between hosts, between SRs, or both.

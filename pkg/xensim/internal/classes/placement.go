@@ -117,7 +117,7 @@ func (w *World) checkMemory(r db.Record, vm, host string) error {
 
 func (w *World) checkProcessors(vm, host db.Record) error {
 	present, err := strconv.ParseInt(host.Map("cpu_info")["cpu_count"], 10, 64)
-	if err != nil || vm.Int("VCPUs_max") <= present || platformFlag(vm, "vcpu-unrestricted") {
+	if known := err == nil; !known || vm.Int("VCPUs_max") <= present || platformFlag(vm, "vcpu-unrestricted") {
 		return nil
 	}
 	return xapi.Fail("HOST_NOT_ENOUGH_PCPUS", strconv.FormatInt(vm.Int("VCPUs_max"), 10), strconv.FormatInt(present, 10))

@@ -163,14 +163,20 @@ func checkVDIKind(vdi vdiFacts, operation string) refusal {
 			return refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
 		}
 	case "enable_cbt", "disable_cbt":
-		switch {
-		case vdi.isSnapshot:
-			return refuse("OPERATION_NOT_ALLOWED", "VDI is a snapshot: "+vdi.ref)
-		case vdi.vdiType != "user" && vdi.vdiType != "system":
-			return refuse("VDI_INCOMPATIBLE_TYPE", vdi.ref, vdi.vdiType)
-		case vdi.resetOnBoot:
-			return refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
-		}
+		return checkTracking(vdi)
+	}
+	return refusal{}
+}
+
+// checkTracking says whether the tracking of changed blocks may be turned on or off.
+func checkTracking(vdi vdiFacts) refusal {
+	switch {
+	case vdi.isSnapshot:
+		return refuse("OPERATION_NOT_ALLOWED", "VDI is a snapshot: "+vdi.ref)
+	case vdi.vdiType != "user" && vdi.vdiType != "system":
+		return refuse("VDI_INCOMPATIBLE_TYPE", vdi.ref, vdi.vdiType)
+	case vdi.resetOnBoot:
+		return refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
 	}
 	return refusal{}
 }
