@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/image"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/transfer"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
@@ -30,6 +32,7 @@ import (
 type imageReconciler[T reconcile.Object] struct {
 	runtime *reconcile.Runtime
 	pools   *pool.Registry
+	runner  transfer.Runner
 	kind    string
 	empty   func() T
 	list    func() client.ObjectList
@@ -44,7 +47,7 @@ func setupImages(s *shared) error {
 }
 
 func setupImage[T reconcile.Object](s *shared, kind string, empty func() T, list func() client.ObjectList) error {
-	r := &imageReconciler[T]{runtime: s.runtime(), pools: s.pools, kind: kind, empty: empty, list: list, parts: imageParts}
+	r := &imageReconciler[T]{runtime: s.runtime(), pools: s.pools, runner: s.runner, kind: kind, empty: empty, list: list, parts: imageParts}
 	return ctrl.NewControllerManagedBy(s.manager).
 		Named(strings.ToLower(kind)).
 		For(empty(), builder.WithPredicates(askedAnew())).
@@ -74,11 +77,17 @@ func (r *imageReconciler[T]) Reconcile(ctx context.Context, req ctrl.Request) (_
 	}
 	defer func() { err = errors.Join(err, scope.Close(ctx)) }()
 	spec, status := r.parts(scope.Object)
+	img := image.Image{
+		Key: xencache.Key{Kind: r.kind, Namespace: req.Namespace, Name: req.Name}, UID: string(scope.Object.GetUID()), Spec: spec,
+	}
+	status.Source = image.SourceText(spec)
+	if spec.Source.Existing == nil {
+		scope.Outcome = r.importAll(ctx, scope, img, status)
+		return scope.Result(), nil
+	}
 	poolName := spec.Pools[0].Name
 	var facts *image.Facts
-	scope.Outcome, facts = r.pass(ctx, scope, poolName, image.Image{
-		Key: xencache.Key{Kind: r.kind, Namespace: req.Namespace, Name: req.Name}, UID: string(scope.Object.GetUID()), Spec: spec,
-	})
+	scope.Outcome, facts = r.pass(ctx, scope, poolName, img)
 	image.Report(status, poolName, facts, scope.Outcome)
 	return scope.Result(), nil
 }
@@ -213,7 +222,7 @@ func (r *imageReconciler[T]) withoutPool(ctx context.Context, scope *reconcile.S
 // imagesOfPool finds the images on a pool.
 func (r *imageReconciler[T]) imagesOfPool(ctx context.Context, xenPool client.Object) []ctrl.Request {
 	return r.imagesWhere(ctx, func(_ client.Object, spec *v1alpha1.XenImageSpec) bool {
-		return len(spec.Pools) > 0 && spec.Pools[0].Name == xenPool.GetName()
+		return slices.ContainsFunc(spec.Pools, func(p v1alpha1.ImagePool) bool { return p.Name == xenPool.GetName() })
 	})
 }
 

@@ -14,15 +14,20 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/egress"
 	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
 // runManager runs the whole manager as main.go does, with its log as JSON.
 func runManager(ctx context.Context, config *rest.Config, o testkit.ManagerOptions) error {
+	endpoints, err := egress.New([]string{"127.0.0.0/8"}) // where the tests' stores are
+	if err != nil {
+		return err
+	}
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(o.Log), zapcore.DebugLevel)
 	m, err := controllers.NewManager(config, controllers.Options{
-		Installation: o.Installation, WrapXenAPI: o.WrapXenAPI, Logger: zapr.NewLogger(zap.New(core)),
+		Installation: o.Installation, WrapXenAPI: o.WrapXenAPI, Logger: zapr.NewLogger(zap.New(core)), Endpoints: endpoints,
 	})
 	if err != nil {
 		return err

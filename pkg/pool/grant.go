@@ -232,3 +232,14 @@ func bytes(q *resource.Quantity) *int64 {
 func number(n int64) string { return fmt.Sprint(n) }
 
 func binary(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
+
+// Everything is what an administrator may use of a pool.
+func Everything(pool *v1alpha1.XenPool) Grant {
+	all := pool.DeepCopy()
+	all.Spec.Grants = []v1alpha1.PoolGrant{{
+		Namespaces: v1alpha1.GrantedNamespaces{From: v1alpha1.NamespacesFromAll},
+		Networks:   []string{v1alpha1.Any}, StorageRepositories: []string{v1alpha1.Any}, Templates: []string{v1alpha1.Any},
+		Adopt: v1alpha1.AdoptAny, RawDisks: true, Placement: true,
+	}}
+	return GrantFor(all, "", nil)
+}

@@ -40,7 +40,7 @@ func (m *meter) set(change func(*State)) { m.change(false, change) }
 // end says how the transfer ended.
 func (m *meter) end(err error) {
 	m.change(true, func(s *State) {
-		s.Phase, s.Err = Succeeded, err
+		s.Phase, s.Err, s.EndedAt = Succeeded, err, m.clock.Now()
 		if err != nil {
 			s.Phase = Failed
 		}

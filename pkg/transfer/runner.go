@@ -35,14 +35,16 @@ type Upload struct {
 	Have []v1alpha1.UploadedFile
 }
 
-// Import fills a disk of a pool from a store.
+// Import makes a disk of a file.
 type Import struct {
-	// Pool names the XenPool, VDI is the uuid of the disk to fill, which is as large as the image.
-	Pool string
-	VDI  string
+	// Pool names the XenPool, SR is the uuid of the storage repository that takes the disk.
+	Pool, SR string
+	// Name is the disk's, Marks are its other_config until it is verified; then its role is changed to image.
+	Name  string
+	Marks map[string]string
 	// Place is where the file is.
 	Place Place
-	// Format is what the file is in.
+	// Format is what the file is said to be, "" if nobody says.
 	Format v1alpha1.DiskFormat
 	// Checksum is what the file must have, nil if nobody knows.
 	Checksum *v1alpha1.Checksum
@@ -83,10 +85,13 @@ type State struct {
 	Files []v1alpha1.UploadedFile
 	// Manifest is where an upload's manifest is, SHA256 its digest.
 	Manifest, SHA256 string
-	// Checksum is that of the file that was imported.
+	// Checksum and Format are those of the file that was imported, VDI is the uuid of its disk.
 	Checksum *v1alpha1.Checksum
-	// Err is why it failed.
-	Err error
+	Format   v1alpha1.DiskFormat
+	VDI      string
+	// Err is why it failed, EndedAt when it ended, well or not.
+	Err     error
+	EndedAt time.Time
 }
 
 // Percent is how much is done, of 100.

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,10 +10,8 @@ import (
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	bytesof "github.com/kubexen/kubexen/pkg/disk"
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/xenapi"
@@ -248,23 +245,28 @@ func (l *Local) file(ctx context.Context, m *meter, handle *pool.Handle, store i
 			return &ManifestFile{Name: name, Size: have.SizeBytes, SHA256: have.SHA256}, nil
 		}
 	}
-	export, check, err := l.export(ctx, handle, u, disk)
+	export, err := l.export(ctx, handle, u, disk)
 	if err != nil {
 		return nil, err
 	}
 	defer export.Close()
+	length := int64(-1)
+	if u.Format == v1alpha1.DiskFormatRaw {
+		length = disk.Size
+	}
+	image, err := bytesof.NewChecked(io.TeeReader(export, m), readAs(u.Format), length)
+	if err != nil {
+		return nil, poolFailure(fmt.Errorf("export %s: %w", name, err))
+	}
 	size := int64(-1)
-	if u.Compression == v1alpha1.CompressionNone && u.Format == v1alpha1.DiskFormatRaw {
-		size = disk.Size
+	if image.Len() >= 0 && disk != nil {
+		m.set(func(s *State) { s.Total += image.Len() - disk.Size })
+		if u.Compression == v1alpha1.CompressionNone && u.Format != v1alpha1.DiskFormatNovaTarball {
+			size = image.Len()
+		}
 	}
 	object, err := put(ctx, store, name, imagestore.Upload{Size: size, Image: imageRecord(u, diskName)}, func(w io.Writer) error {
-		return pack(w, u.Compression, func(w io.Writer) error {
-			_, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(w, check, m)}, struct{ io.Reader }{export}, make([]byte, copyBuffer))
-			if err == nil {
-				err = check.verdict()
-			}
-			return err
-		})
+		return write(w, u, image)
 	})
 	if err != nil {
 		return nil, storeFailure(fmt.Errorf("upload %s: %w", name, err))
@@ -278,55 +280,58 @@ func (l *Local) file(ctx context.Context, m *meter, handle *pool.Handle, store i
 	return &ManifestFile{Name: name, Size: object.Size, SHA256: object.Digests.SHA256}, nil
 }
 
-// pack compresses what write writes.
-func pack(w io.Writer, compression v1alpha1.Compression, write func(io.Writer) error) error {
-	var packer io.WriteCloser
-	var err error
-	switch compression {
-	case v1alpha1.CompressionZstd:
-		packer, err = zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
-	case v1alpha1.CompressionGzip:
-		packer, err = gzip.NewWriterLevel(w, gzip.BestSpeed)
-	default:
-		return write(w)
+// readAs is the format in which the pool sends what is to be stored in a format.
+func readAs(format v1alpha1.DiskFormat) bytesof.Format {
+	if format == v1alpha1.DiskFormatNovaTarball {
+		return bytesof.VHD
 	}
+	return bytesof.Format(format)
+}
+
+// write writes an image as it is to be stored.
+func write(w io.Writer, u *Upload, image *bytesof.Checked) error {
+	if u.Format == v1alpha1.DiskFormatNovaTarball {
+		return bytesof.WriteNovaTarball(w, u.Manifest.TakenAt, image)
+	}
+	packer, err := bytesof.NewCompressor(w, bytesof.Compression(u.Compression))
 	if err != nil {
 		return err
 	}
-	if err := write(packer); err != nil {
+	_, err = io.CopyBuffer(struct{ io.Writer }{packer}, struct{ io.Reader }{image}, make([]byte, copyBuffer))
+	if err != nil {
 		return err
 	}
 	return packer.Close()
 }
 
-// export opens the stream of a disk, or of the whole snapshot, and what checks it.
-func (l *Local) export(ctx context.Context, h *pool.Handle, u *Upload, disk *ManifestDisk) (*xenapi.Download, checker, error) {
+// export opens the stream of a disk, or of the whole snapshot.
+func (l *Local) export(ctx context.Context, h *pool.Handle, u *Upload, disk *ManifestDisk) (*xenapi.Download, error) {
 	if disk == nil {
 		ref, err := find(h, u.Manifest.SnapshotUUID, xencache.View.VMByUUID)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		download, err := h.Client.ExportVM(ctx, xenapi.ExportVM{VM: ref, Transfer: xenapi.Transfer{Label: "Upload of " + u.Manifest.Snapshot}})
-		return download, &anyLength{}, poolFailure(err)
+		return download, poolFailure(err)
 	}
 	ref, err := find(h, disk.VDI, xencache.View.VDIByUUID)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	formats := map[v1alpha1.DiskFormat]xenapi.DiskFormat{
-		v1alpha1.DiskFormatVHD: xenapi.FormatVHD, v1alpha1.DiskFormatRaw: xenapi.FormatRaw, v1alpha1.DiskFormatQCOW2: xenapi.FormatQCOW2,
+		v1alpha1.DiskFormatVHD: xenapi.FormatVHD, v1alpha1.DiskFormatNovaTarball: xenapi.FormatVHD, v1alpha1.DiskFormatRaw: xenapi.FormatRaw, v1alpha1.DiskFormatQCOW2: xenapi.FormatQCOW2,
 	}
 	format, ok := formats[u.Format]
 	if !ok {
-		return nil, nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf("this version uploads no %s", u.Format)}
+		return nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf("this version uploads no %s", u.Format)}
 	}
 	download, err := h.Client.ExportVDI(ctx, xenapi.ExportVDI{VDI: ref, Format: format, Transfer: xenapi.Transfer{Label: "Upload of " + u.Manifest.Snapshot}})
 	var refused *xenapi.HTTPError
 	if errors.As(err, &refused) && u.Format == v1alpha1.DiskFormatQCOW2 {
-		return nil, nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true,
+		return nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true,
 			Err: fmt.Errorf("pool %s does not write qcow2 (%w); choose VHD or Raw", u.Pool, err)}
 	}
-	return download, checkerOf(u.Format, disk.Size), poolFailure(err)
+	return download, poolFailure(err)
 }
 
 // find looks an object of the pool up by its uuid.
@@ -401,66 +406,4 @@ func poolFailure(err error) error {
 		return &Failure{Reason: v1alpha1.ReasonInsufficientStorage, Err: err}
 	}
 	return &Failure{Reason: v1alpha1.ReasonRetrying, Err: err}
-}
-
-// checker looks at the bytes of an export as they pass, and says in the end whether they are whole.
-type checker interface {
-	io.Writer
-	verdict() error
-}
-
-func checkerOf(format v1alpha1.DiskFormat, size int64) checker {
-	switch format {
-	case v1alpha1.DiskFormatRaw:
-		return &exactLength{want: size}
-	case v1alpha1.DiskFormatVHD:
-		return &vhdEnds{}
-	}
-	return &anyLength{}
-}
-
-// exactLength wants a number of bytes.
-type exactLength struct{ want, got int64 }
-
-func (c *exactLength) Write(p []byte) (int, error) {
-	c.got += int64(len(p))
-	return len(p), nil
-}
-
-func (c *exactLength) verdict() error {
-	if c.got == c.want {
-		return nil
-	}
-	return fmt.Errorf("the pool sent %d bytes of a disk of %d", c.got, c.want)
-}
-
-// anyLength wants any bytes at all.
-type anyLength struct{ exactLength }
-
-func (c *anyLength) verdict() error {
-	if c.got > 0 {
-		return nil
-	}
-	return errors.New("the pool sent nothing")
-}
-
-// vhdEnds wants a VHD's footer at the end, and its copy at the beginning.
-type vhdEnds struct{ first, last []byte }
-
-const vhdFooter = 512
-
-func (c *vhdEnds) Write(p []byte) (int, error) {
-	if missing := vhdFooter - len(c.first); missing > 0 {
-		c.first = append(c.first, p[:min(missing, len(p))]...)
-	}
-	c.last = append(c.last, p[max(0, len(p)-vhdFooter):]...)
-	c.last = append(c.last[:0], c.last[max(0, len(c.last)-vhdFooter):]...)
-	return len(p), nil
-}
-
-func (c *vhdEnds) verdict() error {
-	if len(c.last) < vhdFooter || !bytes.HasPrefix(c.last, []byte("conectix")) || !bytes.Equal(c.first, c.last) {
-		return errors.New("the pool did not send a whole VHD: its footer is missing")
-	}
-	return nil
 }
