@@ -144,7 +144,11 @@ func (d *Download) Digests() Digests { return d.digest.digests() }
 func (d *Download) Offset() int64 { return d.offset }
 
 func pause(ctx context.Context, attempt int, asked time.Duration) error {
-	timer := time.NewTimer(max(asked, min(time.Second<<(attempt-1), maxPause)))
+	return sleep(ctx, max(asked, min(time.Second<<(attempt-1), maxPause)))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -33,6 +34,8 @@ const (
 	// s3Attempts is how often one request is made: a part is repeated from memory, so that a short trouble at the store
 	// does not cost the whole transfer.
 	s3Attempts = 4
+	// firstPause is before the second attempt; it doubles with each.
+	firstPause = 250 * time.Millisecond
 )
 
 // S3 is a bucket and prefix of an S3-compatible store.

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/semaphore"
@@ -83,6 +84,7 @@ type s3Writer struct {
 	sum      hash.Hash // of that part
 	budget   *semaphore.Weighted
 	sending  sync.WaitGroup
+	inFlight atomic.Int32 // parts
 
 	mu    sync.Mutex
 	free  [][]byte // buffers to use again
@@ -176,13 +178,18 @@ func (w *s3Writer) sendBuffer() error {
 	}
 	buffer, number := w.buffer, w.number
 	w.buffer, w.number = nil, number+1
+	w.inFlight.Add(1)
 	w.sending.Go(func() {
-		if err := w.sendPart(number, buffer); err != nil {
+		defer w.inFlight.Add(-1)
+		clean, err := w.sendPart(number, buffer)
+		if err != nil {
 			w.cancel(err) // the next Write and Commit tell
 		}
-		w.mu.Lock()
-		w.free = append(w.free, buffer)
-		w.mu.Unlock()
+		if clean {
+			w.mu.Lock()
+			w.free = append(w.free, buffer)
+			w.mu.Unlock()
+		}
 		w.budget.Release(int64(cap(buffer)))
 	})
 
@@ -211,22 +218,46 @@ func (w *s3Writer) options(multipart bool) minio.PutObjectOptions {
 	return minio.PutObjectOptions{ContentType: w.upload.contentType(), UserMetadata: metadata}
 }
 
-// sendPart sends a part from memory; the store compares its SHA-256 while it takes it.
-func (w *s3Writer) sendPart(number int, data []byte) error {
+// sendPart sends a part from memory; the store compares its SHA-256 while it takes it. Clean tells that the first
+// attempt succeeded: the connection of one that failed may read the bytes for some moments yet.
+func (w *s3Writer) sendPart(number int, data []byte) (clean bool, err error) {
 	digest := sha256.Sum256(data)
-	part, err := w.store.core.PutObjectPart(w.ctx, w.store.bucket, w.store.key(w.name), w.uploadID, number, bytes.NewReader(data), int64(len(data)),
-		minio.PutObjectPartOptions{
-			Sha256Hex: hex.EncodeToString(digest[:]), DisableContentSha256: true,
-			CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {base64.StdEncoding.EncodeToString(digest[:])}},
+	op, attempts := fmt.Sprintf("upload part %d of", number), 0
+	err = w.repeat(w.ctx, op, func() error {
+		attempts++
+		part, err := w.store.core.PutObjectPart(w.ctx, w.store.bucket, w.store.key(w.name), w.uploadID, number, once(data), int64(len(data)),
+			minio.PutObjectPartOptions{
+				Sha256Hex: hex.EncodeToString(digest[:]), DisableContentSha256: true,
+				CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {base64.StdEncoding.EncodeToString(digest[:])}},
+			})
+		if err != nil {
+			return err
+		}
+		return w.sent(part, digest[:], func() string {
+			sum := md5.Sum(data) //nolint:gosec // as above
+			return hex.EncodeToString(sum[:])
 		})
-	if err != nil {
-		return w.failed(fmt.Sprintf("upload part %d of", number), err)
-	}
-
-	return w.sent(part, digest[:], func() string {
-		sum := md5.Sum(data) //nolint:gosec // as above
-		return hex.EncodeToString(sum[:])
 	})
+
+	return attempts == 1, err
+}
+
+// once is a reader that the client cannot rewind. It would do so for a second attempt while the connection of the first
+// may still be reading.
+func once(data []byte) io.Reader { return struct{ io.Reader }{bytes.NewReader(data)} }
+
+// repeat makes a request again while its error may pass, a few times.
+func (w *s3Writer) repeat(ctx context.Context, op string, do func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := w.store.wrap(ctx, op, w.name, do())
+		var e *Error
+		if !errors.As(err, &e) || !e.Retryable() || attempt == s3Attempts {
+			return w.failed(op, err)
+		}
+		if err := sleep(ctx, firstPause<<(attempt-1)); err != nil {
+			return w.failed(op, err)
+		}
+	}
 }
 
 // stream passes bytes on to the request of the current part, which is too large to be kept.
@@ -364,8 +395,11 @@ func (w *s3Writer) commitWhole(ctx context.Context) (Object, error) {
 	options := w.options(false)
 	options.UserMetadata["X-Amz-Checksum-Sha256"] = base64.StdEncoding.EncodeToString(digest[:])
 	sum := md5.Sum(w.buffer) //nolint:gosec // as above
-	_, err := w.store.core.PutObject(ctx, w.store.bucket, w.store.key(w.name), bytes.NewReader(w.buffer), int64(len(w.buffer)),
-		base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(digest[:]), options)
+	err := w.repeat(ctx, "upload", func() error {
+		_, err := w.store.core.PutObject(ctx, w.store.bucket, w.store.key(w.name), once(w.buffer), int64(len(w.buffer)),
+			base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(digest[:]), options)
+		return err
+	})
 
 	return w.finished(ctx, err, true) // a wrong Content-MD5 is refused
 }
@@ -410,6 +444,7 @@ func (w *s3Writer) Abort(ctx context.Context) error {
 	if w.committed {
 		return nil
 	}
+	interrupted := w.inFlight.Load() > 0 || w.streamed != nil
 	w.cancel(errAborted)
 	if w.streamed != nil {
 		w.streamed.abort()
@@ -422,8 +457,15 @@ func (w *s3Writer) Abort(ctx context.Context) error {
 	if err := w.store.wrap(ctx, "abort the upload of", w.name, err); err != nil && KindOf(err) != Interrupted && KindOf(err) != NotFound {
 		return err
 	}
+	if !interrupted {
+		return nil
+	}
+	// A store that is just taking a part when the upload is aborted may keep the upload for it; S3 says to look again.
+	if err := sleep(ctx, firstPause); err != nil {
+		return w.store.wrap(ctx, "abort the upload of", w.name, err)
+	}
 
-	return nil
+	return w.store.removeStale(ctx, w.name)
 }
 
 // failed wraps an error; of a part that failed before, it tells that one's.
