@@ -9,12 +9,12 @@ import (
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 )
 
-// Limits of sessions (xapi_globs.ml). Above one of the numbers the session that was used least recently is dropped,
+// Limits of sessions (xapi_globs.ml; the one of a user who is not root has nobody to apply to here). Above one of the
+// numbers the session that was used least recently is dropped,
 // to the surprise of its owner.
 const (
 	sessionIdle           = 24 * time.Hour
 	sessionsPerOriginator = 500
-	sessionsPerUser       = 500
 	sessionsAnonymous     = 400
 
 	// ownSessions is how many the toolstack holds itself, to be told of events for one. It shows in valid_ref_counts alone;
