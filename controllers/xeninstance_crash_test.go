@@ -107,6 +107,21 @@ func TestCrash(t *testing.T) {
 		{
 			Name: "trash", VMs: 1, Setup: plain, Drive: remove, Converged: isGone,
 		},
+		{
+			Name: "undelete", VMs: 1,
+			Setup: func(t testing.TB, w *testkit.World) {
+				plain(t, w)
+				remove(t, w)
+				w.WaitGone(t, web(w).Object())
+			},
+			Drive: func(t testing.TB, w *testkit.World) {
+				trashed := w.Simulator.Records("VM")[w.Simulator.FindByName(t, "VM", "[trash] "+w.Namespace+"/web")]
+				create(t, w, web(w).With(func(i *v1alpha1.XenInstance) {
+					i.Annotations = map[string]string{v1alpha1.AnnotationVMUUID: trashed["uuid"].(string)}
+				}).Object())
+			},
+			Converged: isReady(isRunning),
+		},
 	}
 	for _, workflow := range workflows {
 		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }

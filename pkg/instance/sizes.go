@@ -18,7 +18,6 @@ const markFlavor = "kubexen.io/flavor"
 type flavorMark struct {
 	Name string `json:"name"`
 	Size Size   `json:"size"`
-	Root int64  `json:"rootDisk,omitempty"`
 }
 
 // Keys of platform and VCPUs_params that a flavor sets.
