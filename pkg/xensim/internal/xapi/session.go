@@ -10,8 +10,7 @@ import (
 )
 
 // Limits of sessions (xapi_globs.ml; the one of a user who is not root has nobody to apply to here). Above one of the
-// numbers the session that was used least recently is dropped,
-// to the surprise of its owner.
+// numbers the session that was used least recently is dropped, to the surprise of its owner.
 const (
 	sessionIdle           = 24 * time.Hour
 	sessionsPerOriginator = 500
