@@ -23,9 +23,9 @@ func (d *download) Read(p []byte) (int, error) {
 	switch {
 	case known && d.left < 0:
 		return n, &Error{Kind: Changed, Op: d.op, Target: d.target, Err: errors.New("more bytes came than there should be")}
-	case err == io.EOF && known && d.left > 0: //nolint:errorlint // io.EOF comes bare
+	case err == io.EOF && known && d.left > 0:
 		return n, &Error{Kind: Interrupted, Op: d.op, Target: d.target, Err: fmt.Errorf("the connection ended %d bytes early", d.left)}
-	case err == nil, err == io.EOF: //nolint:errorlint // io.EOF comes bare
+	case err == nil, err == io.EOF:
 		if !known {
 			d.left = -1
 		}

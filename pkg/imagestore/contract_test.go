@@ -270,7 +270,7 @@ func TestHTTPWithDigestsHonoursTheContract(t *testing.T) {
 // closedAddress refuses connections.
 func closedAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,7 +254,7 @@ func TestRedirects(t *testing.T) {
 		seen = r.Header.Get("Authorization")
 		web.ServeHTTP(w, r)
 	}))
-	listener, err := net.Listen("tcp", "127.0.0.2:0") //nolint:noctx // the server closes it
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}

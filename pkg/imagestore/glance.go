@@ -234,7 +234,7 @@ func (g *Glance) active(ctx context.Context, name string) (*glanceImage, error) 
 func (g *Glance) get(ctx context.Context, id string) (*glanceImage, error) {
 	image := &glanceImage{}
 	err := g.call(ctx, "look at", "images/"+url.PathEscape(id), func(client *gophercloud.ServiceClient, address string) error {
-		_, err := client.Get(ctx, address, image, nil)
+		_, err := client.Get(ctx, address, image, nil) //nolint:bodyclose // gophercloud has closed it
 		return err
 	})
 
@@ -248,7 +248,7 @@ func (g *Glance) find(ctx context.Context, name string) ([]glanceImage, error) {
 	}{}
 	query := url.Values{objectProperty: {name}, "visibility": {"private"}, "sort_key": {"created_at"}, "sort_dir": {"desc"}}
 	err := g.call(ctx, "find", "images?"+query.Encode(), func(client *gophercloud.ServiceClient, address string) error {
-		_, err := client.Get(ctx, address, &page, nil)
+		_, err := client.Get(ctx, address, &page, nil) //nolint:bodyclose // gophercloud has closed it
 		return err
 	})
 
@@ -371,7 +371,7 @@ func (g *Glance) removeWhere(ctx context.Context, name string, which func(*glanc
 
 func (g *Glance) delete(ctx context.Context, id string) error {
 	err := g.call(ctx, "delete", "images/"+url.PathEscape(id), func(client *gophercloud.ServiceClient, address string) error {
-		_, err := client.Delete(ctx, address, nil)
+		_, err := client.Delete(ctx, address, nil) //nolint:bodyclose // gophercloud has closed it
 		return err
 	})
 	if KindOf(err) == NotFound {

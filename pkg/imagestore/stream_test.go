@@ -47,7 +47,7 @@ func watchHeap() (peak *atomic.Int64, stop func()) {
 	inUse := func() int64 {
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
-		return int64(stats.HeapInuse) //nolint:gosec // a heap is smaller than that
+		return int64(stats.HeapInuse)
 	}
 	runtime.GC()
 	peak, before := &atomic.Int64{}, inUse()
@@ -82,7 +82,7 @@ func TestReadingAnywhere(t *testing.T) {
 	}
 	reader := imagestore.NewReaderAt(t.Context(), store, "", object, imagestore.DownloadOptions{})
 	proxy.Set(stores.Fault{Method: "GET", CloseAfter: 1000})
-	source := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // places in a test
+	source := rand.New(rand.NewPCG(1, 2))
 	for range 60 {
 		offset := source.Int64N(int64(len(data)))
 		piece := make([]byte, source.IntN(6*mebibyte))

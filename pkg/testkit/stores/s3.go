@@ -54,7 +54,7 @@ func startS3(t testing.TB, secure bool) *S3 {
 	arguments = append(arguments, "posix", "--sidecar", filepath.Join(directory, "sidecar"), filepath.Join(directory, "data"))
 	program := built(t, "versitygw", "github.com/versity/versitygw/cmd/versitygw")
 	t.Cleanup(transport.CloseIdleConnections)
-	serve(t, "versitygw", filepath.Join(directory, "versitygw.log"), s.URL, &http.Client{Transport: transport}, exec.Command(program, arguments...)) //nolint:noctx // the process ends with the test
+	serve(t, "versitygw", filepath.Join(directory, "versitygw.log"), s.URL, &http.Client{Transport: transport}, exec.Command(program, arguments...))
 	core, err := minio.NewCore(address, &minio.Options{
 		Creds: credentials.NewStaticV4(s.AccessKeyID, s.SecretAccessKey, ""), Secure: secure, Region: "us-east-1", Transport: transport,
 	})
