@@ -135,17 +135,8 @@ func (f *Facts) enterRescue(now time.Time) Plan {
 }
 
 func (f *Facts) towardsRescue(now time.Time) Plan {
-	begun := f.journal() != nil
-	switch {
-	case f.Me.Held != "":
-		return Plan{Outcome: reconcile.Done().Because(f.Me.HeldReason, f.Me.Held)}
-	case !begun && len(f.Me.PowerOnGates) > 0:
-		return gated(f, operationEnterRescue, startStep)
-	case begun && f.Rescue == nil && f.UnknownRescueClone:
-		return f.awaitRescueClone(operationEnterRescue)
-	case begun && f.Rescue == nil && f.Want.Rescue.Template == nil:
-		return Plan{Operation: operationEnterRescue, ID: phasePrepare, Outcome: reconcile.Terminal(v1alpha1.ReasonImageNotReady, fmt.Sprintf(
-			"the template of image %s is gone; set rescue.state to Off, and On again with another image", f.journal().Image)).After(recheckAfter)}
+	if plan, held := f.rescueHeldUp(); held {
+		return plan
 	}
 	if unmet := prepareRescue.Next(f); len(unmet) > 0 {
 		return Plan{Operation: operationEnterRescue, ID: phasePrepare, Steps: unmet}
@@ -164,6 +155,23 @@ func (f *Facts) towardsRescue(now time.Time) Plan {
 		return Plan{Operation: operationEnterRescue, ID: phaseStart, Steps: unmet}
 	}
 	return f.keepRescue(now)
+}
+
+// rescueHeldUp is what the way into the rescue waits for before its next step.
+func (f *Facts) rescueHeldUp() (Plan, bool) {
+	begun := f.journal() != nil
+	switch {
+	case f.Me.Held != "":
+		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	case !begun && len(f.Me.PowerOnGates) > 0:
+		return gated(f, operationEnterRescue, startStep), true
+	case begun && f.Rescue == nil && f.UnknownRescueClone:
+		return f.awaitRescueClone(operationEnterRescue), true
+	case begun && f.Rescue == nil && f.Want.Rescue.Template == nil:
+		return Plan{Operation: operationEnterRescue, ID: phasePrepare, Outcome: reconcile.Terminal(v1alpha1.ReasonImageNotReady, fmt.Sprintf(
+			"the template of image %s is gone; set rescue.state to Off, and On again with another image", f.journal().Image)).After(recheckAfter)}, true
+	}
+	return undecided()
 }
 
 // keepRescue keeps the rescue VM running, restarts it when that is asked for, and is the end of the way there.
@@ -292,14 +300,12 @@ func (f *Facts) rescueProblems() []Problem {
 		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
 	}
 	vm := f.VM
-	switch vm.Power {
-	case v1alpha1.PowerStateSuspended, v1alpha1.PowerStatePaused:
+	if vm.Power == v1alpha1.PowerStateSuspended || vm.Power == v1alpha1.PowerStatePaused {
 		add(v1alpha1.ReasonIllegalTransition, false,
 			"a VM that is %s cannot be rescued: what it has in memory would not fit its disks any more; set powerState to Running or Halted first", vm.Power)
-	case v1alpha1.PowerStateRunning:
-		if text, blocked := vm.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked {
-			add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it cannot be stopped for a rescue: %s", text)
-		}
+	}
+	if text, blocked := vm.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked && f.running() {
+		add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it cannot be stopped for a rescue: %s", text)
 	}
 	if vm.OtherConfig[xencache.MarkJournal] != "" {
 		add(v1alpha1.ReasonInstanceBusy, true, "another operation on the VM is not over: its journal is there")

@@ -225,7 +225,9 @@ func discardRescueTwin(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 }
 
 // marks reports whether a device carries marks of this instance; those of a fresh clone are copies of the image's.
-func (f *Facts) marks(otherConfig map[string]string) bool { return f.Me.Owns(xencache.ReadMarks(otherConfig)) }
+func (f *Facts) marks(otherConfig map[string]string) bool {
+	return f.Me.Owns(xencache.ReadMarks(otherConfig))
+}
 
 // strangeRescueNICs are the interfaces that came with the image.
 func strangeRescueNICs(f *Facts) []*NIC {
