@@ -396,7 +396,7 @@ func (g *Glance) create(ctx context.Context, name string, record ImageRecord) (*
 	}
 	image := &glanceImage{}
 	err := g.call(ctx, "create", "images", func(client *gophercloud.ServiceClient, address string) error {
-		_, err := client.Post(ctx, address, body, image, nil)
+		_, err := client.Post(ctx, address, body, image, nil) //nolint:bodyclose // gophercloud has closed it
 		return err
 	})
 

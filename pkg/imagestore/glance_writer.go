@@ -57,7 +57,7 @@ func (g *Glance) Create(ctx context.Context, name string, upload Upload) (Writer
 
 func (w *glanceWriter) put(ctx context.Context, body io.ReadCloser) error {
 	return w.store.call(ctx, "upload", "images/"+url.PathEscape(w.id)+"/file", func(client *gophercloud.ServiceClient, address string) error {
-		_, err := client.Put(ctx, address, struct{ io.Reader }{body}, nil, &gophercloud.RequestOpts{
+		_, err := client.Put(ctx, address, struct{ io.Reader }{body}, nil, &gophercloud.RequestOpts{ //nolint:bodyclose // gophercloud closes it
 			MoreHeaders: map[string]string{"Content-Type": w.upload.contentType()},
 			OkCodes:     []int{http.StatusNoContent},
 		})
