@@ -89,7 +89,7 @@ func readInstance(path string, standard io.Reader, namespace, name string) (*uns
 		if err != nil {
 			return nil, err
 		}
-		defer file.Close() //nolint:errcheck // only read
+		defer file.Close()
 		source = file
 	}
 	decoder := yaml.NewYAMLOrJSONDecoder(source, 4096)
