@@ -176,6 +176,10 @@ func (s *snapshotScope) advance(ctx context.Context) (reconcile.Outcome, error) 
 }
 
 func (s *snapshotScope) captureAndUpload(ctx context.Context) (reconcile.Outcome, error) {
+	if d := s.Object.Spec.Destination; d != nil && d.IncrementalFrom != nil {
+		return reconcile.Terminal(v1alpha1.ReasonFormatUnsupported,
+			"this version uploads whole disks; make a XenSnapshot without destination.incrementalFrom"), nil
+	}
 	if outcome, err := s.capture(ctx); err != nil || !outcome.IsDone() || s.succeeded() {
 		return outcome, err
 	}
