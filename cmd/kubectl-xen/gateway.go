@@ -84,6 +84,9 @@ func (t *trust) dialConsole(ctx context.Context, console opened) (net.Conn, erro
 	return conn, nil
 }
 
+// errTokenOver says that the token opens nothing any more.
+var errTokenOver = errors.New("the URL opens no more")
+
 // greeted reads the gateway's answer, and gives the connection with what came after it.
 func greeted(conn net.Conn) (net.Conn, error) {
 	reader := bufio.NewReader(conn)
@@ -93,7 +96,11 @@ func greeted(conn net.Conn) (net.Conn, error) {
 	}
 	if response.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(reader, 512))
-		return conn, fmt.Errorf("the gateway says %s: %s", response.Status, strings.TrimSpace(string(said)))
+		err := fmt.Errorf("the gateway says %s: %s", response.Status, strings.TrimSpace(string(said)))
+		if response.StatusCode == http.StatusUnauthorized {
+			err = errors.Join(errTokenOver, err)
+		}
+		return conn, err
 	}
 	return &ahead{Conn: conn, reader: reader}, nil
 }

@@ -32,14 +32,15 @@ func newVNCCommand(c *cluster) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			listener, err := net.Listen("tcp", listen)
+			listener, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", listen)
 			if err != nil {
 				return fmt.Errorf("--listen: %w", err)
 			}
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "vnc://%s\n", listener.Addr()); err != nil {
 				return err
 			}
-			return serveVNC(cmd.Context(), listener, func(ctx context.Context) (net.Conn, error) { return t.dialConsole(ctx, console) }, cmd.ErrOrStderr())
+			renew := func(ctx context.Context) (opened, error) { return r.open(ctx, api, namespace) }
+			return serveVNC(cmd.Context(), listener, (&vncConsole{trust: &t, console: console, renew: renew}).dial, cmd.ErrOrStderr())
 		},
 	}
 	r.register(command.Flags())
@@ -47,6 +48,31 @@ func newVNCCommand(c *cluster) *cobra.Command {
 	command.Flags().BoolVar(&r.viewOnly, "view-only", false, "only look: no key, pointer or clipboard reaches the guest")
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address of the local port")
 	return command
+}
+
+// vncConsole is a console that viewers come to again, also after the time to connect.
+type vncConsole struct {
+	trust *trust
+	renew func(context.Context) (opened, error)
+
+	mu      sync.Mutex
+	console opened
+}
+
+// dial opens the console, with a new token where the one that we have is over.
+func (v *vncConsole) dial(ctx context.Context) (net.Conn, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	conn, err := v.trust.dialConsole(ctx, v.console)
+	if !errors.Is(err, errTokenOver) {
+		return conn, err
+	}
+	console, err := v.renew(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.console = console
+	return v.trust.dialConsole(ctx, v.console)
 }
 
 // serveVNC gives each viewer a console of its own until ctx ends.
@@ -72,7 +98,7 @@ func serveVNC(ctx context.Context, listener net.Listener, dial func(context.Cont
 
 // join carries bytes between a viewer and a console until either closes.
 func join(ctx context.Context, viewer net.Conn, dial func(context.Context) (net.Conn, error)) error {
-	defer viewer.Close() //nolint:errcheck // the visit is over
+	defer viewer.Close()
 	console, err := dial(ctx)
 	if err != nil {
 		return err

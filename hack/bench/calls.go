@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -39,6 +40,8 @@ func runCalls(ctx context.Context, r *report) error {
 			MetaData: map[string]v1alpha1.MetaDataValue{"role": "bench"}, RemoveDriveAfter: v1alpha1.RemoveDriveNever,
 		}
 	}).Object()
+	screen := &v1alpha1.XenConsole{ObjectMeta: metav1.ObjectMeta{Namespace: plain.Namespace, Name: plain.Name}}
+	screen.Spec.InstanceRef.Name = plain.Name
 	create := func(i *v1alpha1.XenInstance) func() error { return func() error { return o.client.Create(ctx, i) } }
 	untilReady := func(i *v1alpha1.XenInstance) func() error { return func() error { return o.wait(ctx, i, ready) } }
 	steps := []struct {
@@ -50,6 +53,7 @@ func runCalls(ctx context.Context, r *report) error {
 	}{
 		{"calls.create", create(plain), untilReady(plain), 14, "writes.create", "apply to Ready and at rest"},
 		{"calls.create.configdrive", create(drive), untilReady(drive), 19, "", "the same with a config drive"},
+		{"calls.console", func() error { return o.client.Create(ctx, screen) }, func() error { return o.wait(ctx, screen, hasURL) }, 0, "", "from a XenConsole to its URL"},
 		{"calls.power", func() error { return halt(ctx, o, plain) }, func() error { return o.wait(ctx, plain, halted) }, 3, "", "running to halted, by the guest's agent"},
 		{"calls.resync", func() error { return resync(ctx, o, plain) }, untilReady(plain), 0, "", "a reconcile on request that finds all as asked"},
 		{"calls.delete", func() error { return o.client.Delete(ctx, plain) }, func() error { return o.waitGone(ctx, plain) }, 6, "", "of a halted instance, deletionPolicy Delete"},
@@ -73,6 +77,14 @@ func runCalls(ctx context.Context, r *report) error {
 
 // benchClockScale is how many times as fast as ours the simulator's clock runs.
 const benchClockScale = 20
+
+// hasURL is what the user of a XenConsole waits for.
+func hasURL(o object) error {
+	if o.(*v1alpha1.XenConsole).Status.URL == "" {
+		return errors.New("the console has no URL yet")
+	}
+	return nil
+}
 
 // measure counts what a workflow takes.
 func (o *operator) measure(ctx context.Context, do, done func() error) (measured, error) {

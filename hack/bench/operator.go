@@ -103,6 +103,7 @@ func (o *operator) startManager(ctx context.Context) error {
 	config.Wrap(o.fence.WrapKubernetes)
 	manager, err := controllers.NewManager(config, controllers.Options{
 		Installation: "bench", WrapXenAPI: func(next http.RoundTripper) http.RoundTripper { return next }, Logger: logr.Discard(),
+		ConsoleURL: "https://consoles.example.org",
 	})
 	if err != nil {
 		return err

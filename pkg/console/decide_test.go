@@ -317,6 +317,49 @@ func TestSealedTokensOpenAsDocumented(t *testing.T) {
 	}
 }
 
+// TestTheManualsCommands runs the commands of docs/consoles.md as they stand there, with a kubectl that knows one console.
+func TestTheManualsCommands(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/consoles.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var blocks []string
+	for _, rest := range strings.Split(string(manual), "```sh\n")[1:] {
+		block, _, _ := strings.Cut(rest, "```")
+		blocks = append(blocks, block)
+	}
+	if len(blocks) != 2 {
+		t.Fatalf("the manual has %d blocks of commands, wanted how to make a key and how to open a token", len(blocks))
+	}
+	run := func(commands string) string {
+		t.Helper()
+		shell := exec.CommandContext(t.Context(), "sh", "-e", "-c", commands)
+		shell.Dir, shell.Env = dir, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := shell.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", commands, err)
+		}
+		return string(out)
+	}
+	run(blocks[0])
+	public, err := os.ReadFile(filepath.Join(dir, "console.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := Seal("the token", string(public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl := "#!/bin/sh\n[ \"$*\" = 'get xenconsole web -o jsonpath={.status.encryptedToken}' ] && printf %s " + sealed + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "kubectl"), []byte(kubectl), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if opened := run(blocks[1]); opened != "the token" {
+		t.Fatalf("opened to %q", opened)
+	}
+}
+
 func TestBadPublicKeys(t *testing.T) {
 	key, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {

@@ -151,7 +151,7 @@ func (p *page) serve(ctx context.Context, v *session) error {
 	go func() { cut(p.read(v)) }()
 	go func() { cut(p.ping(ctx)) }()
 	err := p.streams(ctx, v)
-	if cause := context.Cause(ctx); err == nil || ctx.Err() != nil {
+	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	return err
@@ -185,7 +185,7 @@ func (p *page) attach(ctx context.Context, v *session, conn net.Conn) error {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	stream := p.become(conn, v.input(conn))
 	defer p.become(nil, nil)
-	defer conn.Close() //nolint:errcheck // nothing is buffered on our side
+	defer conn.Close()
 	if err := p.tell(toPage{State: stateConnected, Stream: stream}); err != nil {
 		return err
 	}

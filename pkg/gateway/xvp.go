@@ -54,12 +54,12 @@ func (s *Server) serveRaw(w http.ResponseWriter, r *http.Request) {
 
 // relay takes the connection over, greets the viewer and moves bytes until either end or the session is over.
 func (v *session) relay(ctx context.Context, w http.ResponseWriter, guest net.Conn) error {
-	defer guest.Close() //nolint:errcheck // nothing is buffered on our side
+	defer guest.Close()
 	viewer, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return &Ended{Cause: CauseProtocol, Err: err}
 	}
-	defer viewer.Close() //nolint:errcheck // the visit is over
+	defer viewer.Close()
 	defer context.AfterFunc(ctx, func() { _ = guest.Close(); _ = viewer.Close() })()
 	limits := v.gateway.limits
 	if err := errors.Join(viewer.SetDeadline(time.Time{}), keepAlive(viewer, limits.ping)); err != nil {

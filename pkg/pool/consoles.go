@@ -100,11 +100,11 @@ func (c *Consoles) session(ctx context.Context, name string) (*xenapi.Client, er
 	if entry.client != nil && time.Since(entry.looked) < lookAgain {
 		return entry.client, nil
 	}
+	entry.looked = time.Now()
 	settings, of, err := c.settings(ctx, &pool)
 	if err != nil {
-		return nil, err
+		return entry.keep(err, c.Logger.WithValues("pool", name))
 	}
-	entry.looked = time.Now()
 	if entry.client != nil && entry.of == of {
 		return entry.client, nil
 	}
@@ -114,13 +114,23 @@ func (c *Consoles) session(ctx context.Context, name string) (*xenapi.Client, er
 		Originator: "kubexen-gateway/" + c.Gateway, Logger: c.Logger.WithValues("pool", name),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("connect to pool %s: %w", name, err)
+		return entry.keep(fmt.Errorf("connect to pool %s: %w", name, err), c.Logger.WithValues("pool", name))
 	}
 	if old := entry.client; old != nil {
-		go farewell(old)
+		go farewell(context.WithoutCancel(ctx), old)
 	}
 	entry.client, entry.of = session, of
 	return session, nil
+}
+
+// keep goes on with the session that is there when a new one cannot be had: a wrong password in a Secret, or an API server that is away,
+// takes nobody's console.
+func (e *consoleClient) keep(err error, log logr.Logger) (*xenapi.Client, error) {
+	if e.client == nil {
+		return nil, err
+	}
+	log.Error(err, "Cannot renew the session for consoles, so the one that is there is kept")
+	return e.client, nil
 }
 
 // settings reads what a session is made with, and what names the version of all that was read.
@@ -175,7 +185,7 @@ func (c *Consoles) Close() {
 	for _, entry := range c.clients {
 		entry.mu.Lock()
 		if entry.client != nil {
-			farewell(entry.client)
+			farewell(context.Background(), entry.client)
 			entry.client = nil
 		}
 		entry.mu.Unlock()
@@ -183,8 +193,8 @@ func (c *Consoles) Close() {
 }
 
 // farewell logs out, within bounds: it is called when everything else ends.
-func farewell(session *xenapi.Client) {
-	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+func farewell(ctx context.Context, session *xenapi.Client) {
+	ctx, cancel := context.WithTimeout(ctx, logoutTimeout)
 	defer cancel()
 	_ = session.Close(ctx)
 }
