@@ -238,4 +238,3 @@ func controlDomainHoldsNothing(ctx context.Context, pools ...*testkit.Simulator)
 	}
 	return ctx.Err()
 }
-
