@@ -1,0 +1,149 @@
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// guardDisks remembers the disks that are on the pool. What it returns complains about each that is gone since, and about
+// each call that asked for one of the instance's own to be destroyed, whatever became of it.
+func guardDisks(w *testkit.World) func(t *testing.T) {
+	before := w.Simulator.Records("VDI")
+	own := map[string]bool{}
+	for _, disk := range before {
+		if name := fmt.Sprint(disk["name_label"]); strings.HasPrefix(name, w.Namespace+"/web ") {
+			own[name] = true
+		}
+	}
+	return func(t *testing.T) {
+		t.Helper()
+		after := w.Simulator.Records("VDI")
+		for ref, disk := range before {
+			if _, there := after[ref]; !there {
+				t.Errorf("the disk %q is gone", disk["name_label"])
+			}
+		}
+		for _, call := range w.Simulator.Calls() {
+			if strings.TrimPrefix(call.Method, "Async.") == "VDI.destroy" && own[call.Object] {
+				t.Errorf("%s of %q", call.Method, call.Object)
+			}
+		}
+	}
+}
+
+// faultsTogether is how many calls fail in one rescue.
+const faultsTogether = 4
+
+// TestFaultsInRescue: whatever call of the way into a rescue or out of it fails once, and however, it goes on; and the VM is
+// in the end as it was in the beginning.
+func TestFaultsInRescue(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	instance := web(w).Disk("data", "1Gi").Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	w.WaitAtRest(t)
+	before, objects := picture(w, instance.Status.UUID), census(w)
+	disksThere := guardDisks(w)
+	w.Simulator.ResetCalls()
+	fence.Arm(0)
+	round := func(t *testing.T) {
+		t.Helper()
+		edit(t, w, instance, inRescue)
+		waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+		edit(t, w, instance, outOfRescue)
+		waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+		w.WaitAtRest(t)
+		if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+			t.Errorf("after the rescue:\n%s", diff)
+		}
+		if after := census(w); !maps.Equal(objects, after) {
+			t.Errorf("the pool had %v and has %v", objects, after)
+		}
+	}
+	round(t)
+	methods := map[string]bool{}
+	for _, call := range calls(fence) {
+		if method := strings.TrimPrefix(call, "Async."); !strings.HasPrefix(method, "task.") {
+			methods[method] = true
+		}
+	}
+	faults := map[string][]xensim.Fault{
+		"the disk is in use":         {{Call: "VM.start", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:a", "attach"}, Count: 1}},
+		"no memory":                  {{Call: "VM.start", Error: "HOST_NOT_ENOUGH_FREE_MEMORY", Params: []string{"2", "1"}, Count: 1}},
+		"the start fails in the end": {{Call: "VM.start", Error: "INTERNAL_ERROR", Params: []string{"boom"}, FailTask: true, Count: 1}},
+		"the clone finds no space":   {{Call: "VM.clone", Error: "SR_FULL", Params: []string{"2", "1"}, Count: 1}},
+		"the drive finds no space":   {{Call: "VDI.create", Error: "SR_FULL", Params: []string{"2", "1"}, Count: 1}},
+		"a restart while it starts":  {{Call: "VM.start", Restart: true, Count: 1}},
+		"a restart while it clones":  {{Call: "VM.clone", Restart: true, Count: 1}},
+	}
+	for together := range slices.Chunk(slices.Sorted(maps.Keys(methods)), faultsTogether) {
+		answers, sessions := "lost answers of "+strings.Join(together, ", "), "lost sessions before "+strings.Join(together, ", ")
+		for _, method := range together {
+			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
+			faults[sessions] = append(faults[sessions], xensim.Fault{Call: method, LoseSession: true, Count: 1})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		t.Run(name, func(t *testing.T) {
+			w.Simulator.SetFaults(faults[name])
+			round(t)
+		})
+	}
+	disksThere(t)
+}
+
+// TestOffLeadsOutOfAFailedRescue: a rescue VM that cannot start leaves nothing that Off does not undo.
+func TestOffLeadsOutOfAFailedRescue(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	instance := web(w).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	w.WaitAtRest(t)
+	before, objects := picture(w, instance.Status.UUID), census(w)
+	disksThere := guardDisks(w)
+	w.Simulator.ResetCalls()
+	name := fmt.Sprintf("%s/web-rescue", w.Namespace)
+	for call, reason := range map[string]string{
+		"VM.start": v1alpha1.ReasonInsufficientMemory, "VBD.create": v1alpha1.ReasonRetrying, "VM.set_memory_limits": v1alpha1.ReasonRetrying,
+	} {
+		code := "INTERNAL_ERROR"
+		if call == "VM.start" {
+			code = "HOST_NOT_ENOUGH_FREE_MEMORY"
+		}
+		fault := xensim.Fault{Call: call, Error: code, Params: []string{"2", "1"}}
+		if call == "VM.start" {
+			fault.Object = name
+		}
+		w.Simulator.SetFaults([]xensim.Fault{fault})
+		edit(t, w, instance, inRescue)
+		w.WaitFor(t, instance, "the rescue fails at "+call, func() error {
+			if err := testkit.Ready(instance); err == nil {
+				return errors.New("it is Ready")
+			}
+			if operation := instance.Status.Operation; operation == nil || operation.Attempts == 0 {
+				return fmt.Errorf("no attempt has failed, want %s: %+v", reason, operation)
+			}
+			return nil
+		})
+		edit(t, w, instance, outOfRescue)
+		waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+		w.WaitAtRest(t)
+		if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+			t.Errorf("%s: after the rescue:\n%s", call, diff)
+		}
+		if after := census(w); !maps.Equal(objects, after) {
+			t.Errorf("%s: the pool had %v and has %v", call, objects, after)
+		}
+	}
+	disksThere(t)
+}
