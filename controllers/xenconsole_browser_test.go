@@ -10,12 +10,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
 
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
@@ -26,6 +30,9 @@ type browser struct {
 	t    *testing.T
 	ctx  context.Context
 	shot int
+
+	mu         sync.Mutex
+	complaints []string
 }
 
 func newBrowser(t *testing.T, width, height int) *browser {
@@ -34,12 +41,35 @@ func newBrowser(t *testing.T, width, height int) *browser {
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true))
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
-	ctx, close := chromedp.NewContext(ctx)
-	t.Cleanup(close)
+	ctx, leave := chromedp.NewContext(ctx)
+	t.Cleanup(leave)
+	b := &browser{t: t, ctx: ctx}
+	chromedp.ListenTarget(ctx, b.listen)
+	t.Cleanup(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, complaint := range b.complaints {
+			t.Errorf("the browser complains: %s", complaint)
+		}
+	})
 	if err := chromedp.Run(ctx); err != nil { // starts it, for as long as the test lasts
 		t.Fatalf("start Chromium: %v", err)
 	}
-	return &browser{t: t, ctx: ctx}
+	return b
+}
+
+// listen keeps what the browser complains of: scripts that fail, and what the content security policy refuses.
+func (b *browser) listen(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch event := event.(type) {
+	case *runtime.EventExceptionThrown:
+		b.complaints = append(b.complaints, event.ExceptionDetails.Error())
+	case *log.EventEntryAdded:
+		if event.Entry.Source == log.SourceSecurity || strings.Contains(event.Entry.Text, "Content Security Policy") {
+			b.complaints = append(b.complaints, event.Entry.Text)
+		}
+	}
 }
 
 // do runs steps, within the patience of a test.
@@ -93,17 +123,25 @@ func (b *browser) screen() image.Image {
 	return picture
 }
 
-// screenBecomes waits until the canvas has a picture that differs from another one, or any with nil.
+// screenBecomes waits until the canvas has a picture that stays for some looks and differs from another one, or any with nil.
 func (b *browser) screenBecomes(what string, not image.Image) image.Image {
 	b.t.Helper()
 	var picture image.Image
+	same := 0
 	testkit.Eventually(b.t, what, func(context.Context) error {
+		before := picture
 		picture = b.screen()
 		if picture == nil || ink(picture) == 0 {
 			return fmt.Errorf("the screen is blank")
 		}
 		if not != nil && equal(picture, not) {
 			return fmt.Errorf("the screen is as it was")
+		}
+		if before == nil || !equal(picture, before) {
+			same = 0
+		}
+		if same++; same < 4 {
+			return fmt.Errorf("the screen still changes")
 		}
 		return nil
 	})
@@ -190,19 +228,36 @@ func TestConsolePage(t *testing.T) {
 	typed := b.screenBecomes("what is typed is echoed by the guest", fresh)
 	b.picture("typed")
 
-	b.do("paste", chromedp.Click("#paste"), chromedp.SetValue("#paste-text", "Pasted!"), chromedp.Click("#paste-send"))
-	b.screenBecomes("what is pasted is echoed by the guest", typed)
+	b.do("open the paste dialog", chromedp.Click("#paste"), chromedp.SetValue("#paste-text", "!"))
+	b.picture("paste-dialog")
+	b.do("paste", chromedp.Click("#paste-send"))
+	pasted := b.screenBecomes("what is pasted is echoed by the guest", typed)
 	b.picture("pasted")
+	b.do("think better of it", chromedp.Click("#paste"), chromedp.SetValue("#paste-text", "never"), chromedp.KeyEvent(kb.Escape))
+	b.do("open the help", chromedp.Click("#help"), chromedp.WaitVisible("#help-dialog"))
+	b.picture("help-dialog")
+	b.do("close it", chromedp.KeyEvent(kb.Escape), chromedp.WaitNotVisible("#help-dialog"))
+	if !equal(b.screen(), pasted) {
+		t.Error("a paste that was given up was typed")
+	}
 
 	b.do("a reload needs no URL", chromedp.Reload())
 	b.state("connected", c.Namespace+"/web")
 
-	edit(t, c.World, instance, func(i *v1alpha1.XenInstance) {
-		i.Spec.RestartToken, i.Spec.PowerOff = "now", &v1alpha1.PowerOff{Mode: v1alpha1.PowerOffHard}
-	})
+	for _, token := range []string{"the first is only noted", "the second restarts"} {
+		edit(t, c.World, instance, func(i *v1alpha1.XenInstance) {
+			i.Spec.RestartToken, i.Spec.PowerOff = token, &v1alpha1.PowerOff{Mode: v1alpha1.PowerOffHard}
+		})
+		c.WaitFor(t, instance, "the token is echoed", func() error {
+			if instance.Status.RestartToken != token {
+				return fmt.Errorf("status.restartToken is %q", instance.Status.RestartToken)
+			}
+			return nil
+		})
+	}
 	c.WaitReady(t, instance)
 	b.state("connected", c.Namespace+"/web")
-	b.screenBecomes("the screen of the new boot is shown", typed)
+	b.screenBecomes("the screen of the new boot is shown", pasted)
 	b.picture("rebooted")
 
 	if err := c.Client.Delete(t.Context(), c.get("screen")); err != nil {

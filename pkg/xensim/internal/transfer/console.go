@@ -148,7 +148,7 @@ func (s *service) show(x *xapi.Exchange, conn io.ReadWriteCloser, console, vm db
 	defer release()
 	go func() {
 		defer cancel()
-		s.follow(ctx, console.Str("uuid"), ref, shared)
+		s.follow(ctx, console.Str("uuid"), ref, vm.Int("domid"), shared)
 	}()
 	var err error
 	switch {
@@ -203,14 +203,15 @@ func (s *service) forgetScreen(key, ref string, domid int64) {
 	}
 }
 
-// follow keeps the screen up to date, and returns when the console is gone or the context ends.
-func (s *service) follow(ctx context.Context, console, ref string, screen *rfb.Screen) {
+// follow keeps the screen up to date, and returns when the console is gone, when its domain is, or when the context ends. A reboot keeps the
+// console's record but not the domain behind it, so a stream does not outlive it.
+func (s *service) follow(ctx context.Context, console, ref string, domid int64, screen *rfb.Screen) {
 	var shown string
 	for {
 		s.Lock()
 		_, exists := s.DB().ByUUID("console", console)
 		vm := s.DB().Get("VM", ref)
-		exists = exists && vm.Exists()
+		exists = exists && vm.Exists() && vm.Int("domid") == domid
 		var text rfb.Text
 		if exists {
 			text = s.screenText(vm)
