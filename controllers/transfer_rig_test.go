@@ -138,7 +138,7 @@ func ext4(t testing.TB, mebibytes int) (raw []byte, tree string) {
 		}
 	}
 	run(t, "mke2fs", "-q", "-t", "ext4", "-d", tree, path, fmt.Sprintf("%dM", mebibytes))
-	raw, err := os.ReadFile(path) //nolint:gosec // a file of our own
+	raw, err := os.ReadFile(path) // a file of our own
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func asRaw(t testing.TB, body []byte, format string) []byte {
 		run(t, "qemu-img", "check", "-f", format, from)
 	}
 	run(t, "qemu-img", "convert", "-f", format, "-O", "raw", from, to)
-	raw, err := os.ReadFile(to) //nolint:gosec // a file of our own
+	raw, err := os.ReadFile(to) // a file of our own
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ var errTokenOver = errors.New("the URL opens no more")
 // greeted reads the gateway's answer, and gives the connection with what came after it.
 func greeted(conn net.Conn) (net.Conn, error) {
 	reader := bufio.NewReader(conn)
-	response, err := http.ReadResponse(reader, &http.Request{Method: http.MethodConnect})
+	response, err := http.ReadResponse(reader, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // the body is the connection
 	if err != nil {
 		return conn, err
 	}

@@ -76,7 +76,7 @@ func serveText(ctx context.Context, t *trust, console opened, in io.Reader, out,
 	gateway.Path = strings.TrimSuffix(gateway.Path, "/") + "/socket"
 	transport := &http.Transport{TLSClientConfig: config}
 	defer transport.CloseIdleConnections()
-	ws, _, err := websocket.Dial(ctx, gateway.String(), &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	ws, _, err := websocket.Dial(ctx, gateway.String(), &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}}) //nolint:bodyclose // the body is the connection
 	if err != nil {
 		return fmt.Errorf("reach the console gateway: %w", err)
 	}

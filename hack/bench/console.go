@@ -39,7 +39,7 @@ func runConsole(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	defer guest.Close() //nolint:errcheck // the program ends
+	defer guest.Close() // the program ends
 	ours, err := startRelay(ctx, guest, gatewayProcess)
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func newGuest() (*guest, error) {
 				return
 			}
 			go func() {
-				defer conn.Close() //nolint:errcheck // nothing is lost
+				defer conn.Close() // nothing is lost
 				_ = serveGuest(conn)
 			}()
 		}
@@ -221,7 +221,7 @@ func (g *guest) echo(ctx context.Context) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost
+	defer conn.Close() // nothing is lost
 	if _, err := conn.Write([]byte{guestEcho}); err != nil {
 		return nil, err
 	}
@@ -351,7 +351,7 @@ func (l *relay) stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost
+	defer conn.Close() // nothing is lost
 	if err := wsutil.WriteClientBinary(conn, []byte{guestStream}); err != nil {
 		return err
 	}
@@ -372,7 +372,7 @@ func (l *relay) echo(ctx context.Context) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost
+	defer conn.Close() // nothing is lost
 	if err := wsutil.WriteClientBinary(conn, []byte{guestEcho}); err != nil {
 		return nil, err
 	}
@@ -397,7 +397,7 @@ func (l *relay) peakMemory() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer status.Close() //nolint:errcheck // it was only read
+	defer status.Close() // it was only read
 	for lines := bufio.NewScanner(status); lines.Scan(); {
 		if value, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
 			kib, err := strconv.ParseFloat(strings.Fields(value)[0], 64)

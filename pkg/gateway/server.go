@@ -160,19 +160,23 @@ func (s *Server) refuse(err error, from string) Cause {
 	return cause
 }
 
-// answerRefusal gives a viewer the status of the ancestor's proxy where it had one.
+// refusalStatus is what a viewer is answered, the status of the ancestor's proxy where it had one; any other cause is 403.
+var refusalStatus = map[Cause]int{
+	CauseBadToken: http.StatusUnauthorized, CauseExpired: http.StatusUnauthorized, CauseRevoked: http.StatusUnauthorized,
+	CauseDeleted: http.StatusUnauthorized, CauseNotAfter: http.StatusUnauthorized,
+	CauseStopped: http.StatusServiceUnavailable, CauseBusy: http.StatusServiceUnavailable,
+	CauseUnavailable: http.StatusServiceUnavailable, CauseDraining: http.StatusServiceUnavailable,
+	CauseTooMany: http.StatusTooManyRequests, CauseTooManyGuesses: http.StatusTooManyRequests,
+}
+
+// answerRefusal tells a viewer why it is not let in.
 func (s *Server) answerRefusal(w http.ResponseWriter, cause Cause) {
-	status := http.StatusForbidden
-	switch cause {
-	case CauseBadToken, CauseExpired, CauseRevoked, CauseDeleted, CauseNotAfter:
-		status = http.StatusUnauthorized
-	case CauseStopped, CauseBusy, CauseUnavailable, CauseDraining:
-		status = http.StatusServiceUnavailable
-	case CauseTooMany:
-		status = http.StatusTooManyRequests
-	case CauseTooManyGuesses:
-		status = http.StatusTooManyRequests
+	if cause == CauseTooManyGuesses {
 		w.Header().Set("Connection", "close") // each further try costs a connection
+	}
+	status, known := refusalStatus[cause]
+	if !known {
+		status = http.StatusForbidden
 	}
 	http.Error(w, cause.message(), status)
 }
