@@ -344,7 +344,7 @@ func TestLiveSessionsAreCut(t *testing.T) {
 			guest := f.guest(t)
 			b.until(stateConnected)
 			viewer := f.dialRaw(t, "GET /console?token="+testToken+" HTTP/1.1\r\nHost: x\r\n\r\n")
-			expectRead(t, viewer, xvpWelcome)
+			expectRead(t, viewer, xvpGreeting)
 			second := f.guest(t)
 
 			started := time.Now()
@@ -410,11 +410,11 @@ func TestRawDialogue(t *testing.T) {
 		answer  string // all of it where the client is let in, the first line otherwise
 		in      bool
 	}{
-		"CONNECT as the ancestor's viewer": {"CONNECT /console?token=" + testToken + " HTTP/1.1\r\n\r\n", xvpWelcome, true},
-		"CONNECT with HTTP/1.0":            {"CONNECT /console?token=" + testToken + " HTTP/1.0\r\n\r\n", xvpWelcome, true},
-		"GET":                              {"GET /console?token=" + testToken + " HTTP/1.1\r\nHost: gateway\r\n\r\n", xvpWelcome, true},
-		"a bearer token":                   {"CONNECT /console HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer " + testToken + "\r\n\r\n", xvpWelcome, true},
-		"bytes sent ahead":                 {"GET /console?token=" + testToken + " HTTP/1.1\r\nHost: gateway\r\n\r\nRFB 003.003\n", xvpWelcome, true},
+		"CONNECT as the ancestor's viewer": {"CONNECT /console?token=" + testToken + " HTTP/1.1\r\n\r\n", xvpGreeting, true},
+		"CONNECT with HTTP/1.0":            {"CONNECT /console?token=" + testToken + " HTTP/1.0\r\n\r\n", xvpGreeting, true},
+		"GET":                              {"GET /console?token=" + testToken + " HTTP/1.1\r\nHost: gateway\r\n\r\n", xvpGreeting, true},
+		"a bearer token":                   {"CONNECT /console HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer " + testToken + "\r\n\r\n", xvpGreeting, true},
+		"bytes sent ahead":                 {"GET /console?token=" + testToken + " HTTP/1.1\r\nHost: gateway\r\n\r\nRFB 003.003\n", xvpGreeting, true},
 		"no token":                         {"GET /console HTTP/1.1\r\nHost: gateway\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", false},
 		"a wrong token":                    {"GET /console?token=wrong HTTP/1.1\r\nHost: gateway\r\n\r\n", "HTTP/1.1 401 Unauthorized\r\n", false},
 		"a truncated token":                {"GET /console?token=" + testToken[:20] + " HTTP/1.1\r\nHost: gateway\r\n\r\n", "HTTP/1.1 401 Unauthorized\r\n", false},
@@ -678,7 +678,7 @@ func FuzzFirstBytes(f *testing.F) {
 		if err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Fatalf("the connection is held open: %v", err)
 		}
-		if strings.HasPrefix(string(answer), xvpWelcome) {
+		if strings.HasPrefix(string(answer), xvpGreeting) {
 			t.Fatal("somebody was let in")
 		}
 		select {

@@ -138,33 +138,31 @@ func (f *viewOnly) discard(more int) error {
 	return nil
 }
 
+// fixedMessages are those of one length: how many bytes follow the first, and whether they pass. Those that do not are input, or acts
+// (XVP's shutdown, reboot and reset).
+var fixedMessages = map[byte]struct {
+	more int
+	pass bool
+}{
+	msgSetPixelFormat: {19, true}, msgUpdateRequest: {9, true}, msgContinuousUpdates: {9, true},
+	msgKeyEvent: {7, false}, msgPointerEvent: {5, false}, msgXVP: {3, false},
+}
+
 // message handles the start of a client message; it returns without an effect while more of it is needed.
 func (f *viewOnly) message() error {
-	have := len(f.pending)
-	switch kind := f.pending[0]; kind {
-	case msgSetPixelFormat:
-		return f.forward(19)
-	case msgUpdateRequest, msgContinuousUpdates:
-		return f.forward(9)
+	kind, have := f.pending[0], len(f.pending)
+	if fixed, ok := fixedMessages[kind]; ok {
+		if fixed.pass {
+			return f.forward(fixed.more)
+		}
+		return f.discard(fixed.more)
+	}
+	switch kind {
 	case msgSetEncodings:
 		if have < 4 {
 			return nil
 		}
-		count := int(binary.BigEndian.Uint16(f.pending[2:]))
-		if count > maxEncodings {
-			return fmt.Errorf("%w: SetEncodings names %d encodings, at most %d are taken", errRFB, count, maxEncodings)
-		}
-		f.pending, f.struck, f.kept = f.pending[:0], 4*count, f.kept[:0]
-		if count == 0 {
-			return f.sendEncodings()
-		}
-		return nil
-	case msgKeyEvent:
-		return f.discard(7)
-	case msgPointerEvent:
-		return f.discard(5)
-	case msgXVP:
-		return f.discard(3) // shutdown, reboot, reset: acts, not looks
+		return f.beginEncodings(int(binary.BigEndian.Uint16(f.pending[2:])))
 	case msgClientCutText:
 		if have < 8 {
 			return nil
@@ -185,6 +183,18 @@ func (f *viewOnly) message() error {
 	default:
 		return fmt.Errorf("%w: client message %d is not known, so a view-only console cannot tell whether it is input", errRFB, kind)
 	}
+}
+
+// beginEncodings makes ready to read a list of encodings.
+func (f *viewOnly) beginEncodings(count int) error {
+	if count > maxEncodings {
+		return fmt.Errorf("%w: SetEncodings names %d encodings, at most %d are taken", errRFB, count, maxEncodings)
+	}
+	f.pending, f.struck, f.kept = f.pending[:0], 4*count, f.kept[:0]
+	if count == 0 {
+		return f.sendEncodings()
+	}
+	return nil
 }
 
 // discardSized drops a body whose length the client states; one too large to be real is refused.

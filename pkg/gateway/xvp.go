@@ -14,7 +14,7 @@ import (
 // The dialogue of the ancestor's clients (XVP): any method, in practice CONNECT or GET, on /console?token=…; the answer is
 // "HTTP/1.1 200 OK", a blank line, and then RFB both ways. Without a token it is 400, with one that opens nothing 401. A client that
 // can send headers puts the token into Authorization: Bearer, where no proxy logs it.
-const xvpWelcome = "HTTP/1.1 200 OK\r\n\r\n"
+const xvpGreeting = "HTTP/1.1 200 OK\r\n\r\n"
 
 // The ways in, as metrics and Events name them.
 const (
@@ -66,7 +66,7 @@ func (v *session) relay(ctx context.Context, w http.ResponseWriter, guest net.Co
 	if err := errors.Join(viewer.SetDeadline(time.Time{}), keepAlive(viewer, limits.ping)); err != nil {
 		return &Ended{Cause: CauseIdle, Err: err}
 	}
-	if _, err := io.WriteString(viewer, xvpWelcome); err != nil {
+	if _, err := io.WriteString(viewer, xvpGreeting); err != nil {
 		return &Ended{Cause: CauseIdle, Err: err}
 	}
 	ended := make(chan error, 2)
@@ -80,8 +80,7 @@ func (v *session) relay(ctx context.Context, w http.ResponseWriter, guest net.Co
 		_ = viewer.Close()
 		ended <- err
 	}()
-	err = <-ended
-	_ = <-ended // the other way ends with it
+	err = errors.Join(<-ended, <-ended) // one way ends with the other
 	if errors.Is(err, errRFB) {
 		return &Ended{Cause: CauseProtocol, Err: err}
 	}
