@@ -81,11 +81,6 @@ func (r *imageReconciler[T]) Reconcile(ctx context.Context, req ctrl.Request) (_
 		Key: xencache.Key{Kind: r.kind, Namespace: req.Namespace, Name: req.Name}, UID: string(scope.Object.GetUID()), Spec: spec,
 	}
 	status.Source = image.SourceText(spec)
-	if spec.Source.Snapshot != nil && !scope.Deleting() {
-		scope.Outcome = reconcile.Terminal(v1alpha1.ReasonInvalidSpec,
-			"this version makes no images of source.snapshot; upload the snapshot, and name the uploaded file in source.s3, glance or http")
-		return scope.Result(), nil
-	}
 	if spec.Source.Existing == nil {
 		scope.Outcome = r.importAll(ctx, scope, img, status)
 		return scope.Result(), nil

@@ -33,10 +33,6 @@ func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
 	if s.Object.Spec.Source.Existing != nil {
 		note(in, grant.Adopt())
 	}
-	if source := &s.Object.Spec.Source; source.SnapshotRef != nil || source.Backup != nil {
-		in.Problems = append(in.Problems, instance.Problem{Reason: v1alpha1.ReasonInvalidSpec,
-			Message: "this version makes no instances of source.snapshotRef or source.backup: make a XenImage of the uploaded disk and name it in source.imageRef"})
-	}
 	if err := s.gatherFlavor(ctx, in); err != nil {
 		return nil, err
 	}

@@ -38,11 +38,8 @@ const (
 	remotePatience = 5 * time.Minute
 )
 
-// Field indexes by which snapshots are found for what they depend on.
-const (
-	snapshotInstanceField = "spec.instanceRef.name"
-	snapshotBaseField     = "spec.destination.incrementalFrom.snapshotRef.name"
-)
+// snapshotInstanceField is the field index by which snapshots are found for their instance.
+const snapshotInstanceField = "spec.instanceRef.name"
 
 // snapshotReconciler takes snapshots, and sees to their copies.
 type snapshotReconciler struct {
@@ -176,10 +173,6 @@ func (s *snapshotScope) advance(ctx context.Context) (reconcile.Outcome, error) 
 }
 
 func (s *snapshotScope) captureAndUpload(ctx context.Context) (reconcile.Outcome, error) {
-	if d := s.Object.Spec.Destination; d != nil && d.IncrementalFrom != nil {
-		return reconcile.Terminal(v1alpha1.ReasonFormatUnsupported,
-			"this version uploads whole disks; make a XenSnapshot without destination.incrementalFrom"), nil
-	}
 	if outcome, err := s.capture(ctx); err != nil || !outcome.IsDone() || s.succeeded() {
 		return outcome, err
 	}
@@ -392,27 +385,13 @@ func (s *snapshotScope) lastStall() (reason, message string) {
 
 func isNotFound(err error) bool { return transfer.IsNotFound(err) }
 
-// indexSnapshots lets snapshots be found by their instance and by their base.
+// indexSnapshots lets snapshots be found by their instance.
 func indexSnapshots(mgr ctrl.Manager) error {
-	fields := map[string]func(*v1alpha1.XenSnapshotSpec) string{
-		snapshotInstanceField: func(s *v1alpha1.XenSnapshotSpec) string { return s.InstanceRef.Name },
-		snapshotBaseField: func(s *v1alpha1.XenSnapshotSpec) string {
-			if s.Destination == nil || s.Destination.IncrementalFrom == nil {
-				return ""
-			}
-			return s.Destination.IncrementalFrom.SnapshotRef.Name
-		},
-	}
-	for field, value := range fields {
-		err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.XenSnapshot{}, field, func(obj client.Object) []string {
-			if name := value(&obj.(*v1alpha1.XenSnapshot).Spec); name != "" {
-				return []string{name}
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("index snapshots by %s: %w", field, err)
-		}
+	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.XenSnapshot{}, snapshotInstanceField, func(obj client.Object) []string {
+		return []string{obj.(*v1alpha1.XenSnapshot).Spec.InstanceRef.Name}
+	})
+	if err != nil {
+		return fmt.Errorf("index snapshots by %s: %w", snapshotInstanceField, err)
 	}
 	return nil
 }

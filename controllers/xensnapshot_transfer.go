@@ -174,9 +174,6 @@ func (s *snapshotScope) remove(ctx context.Context) (reconcile.Outcome, error) {
 	if s.Paused != "" {
 		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused), nil
 	}
-	if user, err := s.neededBy(ctx); user != "" || err != nil {
-		return reconcile.Wait(v1alpha1.ReasonSnapshotInUse, fmt.Sprintf("XenSnapshot %s is uploaded as the difference to this one; waiting until that is done", user)), err
-	}
 	if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
 		return outcome.Because(v1alpha1.ReasonDeleting, outcome.Message()), err
 	}
@@ -185,18 +182,6 @@ func (s *snapshotScope) remove(ctx context.Context) (reconcile.Outcome, error) {
 	}
 	s.pool.Forget(s.snapshot.Key)
 	return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
-}
-
-// neededBy names a snapshot that is still to be uploaded as the difference to this one.
-func (s *snapshotScope) neededBy(ctx context.Context) (string, error) {
-	var users v1alpha1.XenSnapshotList
-	err := s.r.runtime.Client.List(ctx, &users, client.InNamespace(s.Object.Namespace), client.MatchingFields{snapshotBaseField: s.Object.Name})
-	for i := range users.Items {
-		if user := &users.Items[i]; user.Status.FinishedAt == nil && user.DeletionTimestamp.IsZero() {
-			return user.Name, nil
-		}
-	}
-	return "", err
 }
 
 // removeLocal takes the snapshot off the pool, and waits until that is seen.

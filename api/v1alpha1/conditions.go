@@ -272,7 +272,7 @@ const (
 	ReasonDeadlineExceeded = "DeadlineExceeded"
 )
 
-// Reasons of a XenSnapshot, and of what is made from one.
+// Reasons of a XenSnapshot.
 const (
 	// ReasonCapturing says the point in time is being taken.
 	ReasonCapturing = "Capturing"
@@ -284,15 +284,9 @@ const (
 	ReasonUploaded = "Uploaded"
 	// ReasonChainTooLong says the disk already has as many snapshots behind it as the pool can bear.
 	ReasonChainTooLong = "ChainTooLong"
-	// ReasonFormatUnsupported says the pool cannot write the format.
+	// ReasonFormatUnsupported says the pool cannot write the format, or no image is imported from it.
 	ReasonFormatUnsupported = "FormatUnsupported"
-	// ReasonSnapshotNotFound says the spec names no XenSnapshot.
-	ReasonSnapshotNotFound = "SnapshotNotFound"
-	// ReasonSnapshotNotReady says the XenSnapshot exists but cannot be used for this yet, or no more.
-	ReasonSnapshotNotReady = "SnapshotNotReady"
-	// ReasonSnapshotInUse says another XenSnapshot needs this one as its base.
-	ReasonSnapshotInUse = "SnapshotInUse"
-	// ReasonInvalidManifest says the manifest of the backup cannot be read, or does not fit its files.
+	// ReasonInvalidManifest says a manifest is in the place of the upload's that cannot be read.
 	ReasonInvalidManifest = "InvalidManifest"
 )
 

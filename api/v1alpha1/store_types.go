@@ -2,8 +2,8 @@ package v1alpha1
 
 // What stands here says where images and uploaded snapshots live outside of the pool: S3, Glance, HTTP.
 //
-// Secrets and snapshots that these types name are in the namespace of the object that names them; those of a
-// XenClusterImage are in the operator's own namespace, which administrators write to.
+// Secrets that these types name are in the namespace of the object that names them; those of a XenClusterImage are in
+// the operator's own namespace, which administrators write to.
 
 // S3Object is an object in an S3-compatible store.
 type S3Object struct {
@@ -114,8 +114,7 @@ type Checksum struct {
 	Value string `json:"value"`
 }
 
-// DiskFormat is how a disk, or a whole VM, is laid out in a file.
-// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;XVA;NovaTarball
+// DiskFormat is how a disk, or a whole VM, is laid out in a file. Each field of the type says which ones it takes.
 type DiskFormat string
 
 const (
@@ -143,12 +142,3 @@ const (
 	// CompressionGzip is gzip.
 	CompressionGzip Compression = "Gzip"
 )
-
-// SnapshotReference names a XenSnapshot of the same namespace (of the operator's own for a XenClusterImage).
-type SnapshotReference struct {
-	// name of the XenSnapshot.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name"`
-}

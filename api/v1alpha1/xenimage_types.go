@@ -42,13 +42,14 @@ type XenImageSpec struct {
 	// +optional
 	Checksum *Checksum `json:"checksum,omitempty"`
 
-	// format of the file: VHD, QCOW2, Raw, XVA or NovaTarball; VHD, QCOW2, Raw and XVA may be compressed with gzip or zstd.
+	// format of the file: VHD, QCOW2, Raw or NovaTarball; VHD and Raw may be compressed with gzip or zstd.
 	// Default: detected. A file of another format is refused.
 	// +optional
+	// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;NovaTarball
 	Format DiskFormat `json:"format,omitempty"`
 
-	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: what the
-	// snapshot or XVA says of itself, otherwise the pool's "Other install media".
+	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: the
+	// pool's "Other install media".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
@@ -79,7 +80,7 @@ type XenImageSpec struct {
 }
 
 // ImageSource is where an image's bytes are; exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.existing), has(self.http), has(self.s3), has(self.glance), has(self.snapshot)].exists_one(set, set)",message="exactly one source must be set: existing, http, s3, glance or snapshot"
+// +kubebuilder:validation:XValidation:rule="[has(self.existing), has(self.http), has(self.s3), has(self.glance)].exists_one(set, set)",message="exactly one source must be set: existing, http, s3 or glance"
 type ImageSource struct {
 	// existing is a template or disk that is on the pool already.
 	// +optional
@@ -96,11 +97,6 @@ type ImageSource struct {
 	// glance is an image in an OpenStack image service.
 	// +optional
 	Glance *GlanceImage `json:"glance,omitempty"`
-
-	// snapshot is a XenSnapshot of the same namespace (for a XenClusterImage of the operator's own): on its own pool it is copied, to another one its upload is imported. The
-	// XenSnapshot may be deleted once the image is ready.
-	// +optional
-	Snapshot *SnapshotReference `json:"snapshot,omitempty"`
 }
 
 // ExistingImage names a template or a disk on a pool; exactly one of its fields is set.
@@ -148,8 +144,8 @@ type XenImageStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	VirtualSize *resource.Quantity `json:"virtualSize,omitempty"`
 
-	// source tells for kubectl get where the image comes from: a URL, s3://bucket/key, the id of an image, the name of a snapshot
-	// or a uuid on the pool.
+	// source tells for kubectl get where the image comes from: a URL, s3://bucket/key, the id of an image or a uuid on the
+	// pool.
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	Source string `json:"source,omitempty"`
@@ -165,6 +161,7 @@ type XenImageStatus struct {
 
 	// format of the file as it was found.
 	// +optional
+	// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;XVA;NovaTarball
 	Format DiskFormat `json:"format,omitempty"`
 
 	// pools tells for each pool where the image is.

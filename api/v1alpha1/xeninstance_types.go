@@ -8,7 +8,7 @@ import (
 // XenInstanceSpec is a VM as its user wants it.
 // +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef",message="poolRef is immutable"
 // +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source",message="source is immutable"
-// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.source.snapshotRef) || has(self.source.backup) || has(self.flavorRef)",message="flavorRef is required unless source is existing, snapshotRef or backup, which have a size of their own"
+// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.flavorRef)",message="flavorRef is required unless source is existing, which has a size of its own"
 // +kubebuilder:validation:XValidation:rule="!has(self.adoption) || has(self.source.existing)",message="adoption needs source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.bootstrap)",message="bootstrap is for new VMs: it cannot stand with source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.recreatePolicy) || self.recreatePolicy == 'Never'",message="recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from"
@@ -29,8 +29,8 @@ type XenInstanceSpec struct {
 	RecreatePolicy RecreatePolicy `json:"recreatePolicy,omitempty"`
 
 	// flavorRef names the XenFlavor whose size the VM has. A change is a resize: what the guest allows is changed while
-	// it runs, the rest at the next boot. Required unless source is existing, snapshotRef or backup: absent then means the VM
-	// keeps the size that it has, or had when it was captured.
+	// it runs, the rest at the next boot. Required unless source is existing: absent then means the VM keeps the size that
+	// it has.
 	// +optional
 	FlavorRef *FlavorReference `json:"flavorRef,omitempty"`
 
@@ -143,7 +143,7 @@ type XenInstanceSpec struct {
 }
 
 // InstanceSource is what a VM is made from, or which VM it is; exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.snapshotRef), has(self.backup), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, backup, iso or existing"
+// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, iso or existing"
 type InstanceSource struct {
 	// imageRef names an image; the VM gets a copy of it.
 	// +optional
@@ -161,14 +161,6 @@ type InstanceSource struct {
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	TemplateUUID string `json:"templateUUID,omitempty"`
 
-	// snapshotRef names a XenSnapshot that is in the pool; the VM is made as it was captured, with all captured disks.
-	// +optional
-	SnapshotRef *SnapshotReference `json:"snapshotRef,omitempty"`
-
-	// backup is an uploaded snapshot with its manifest.json; the VM is rebuilt from it, with all disks, on this pool.
-	// +optional
-	Backup *BackupSource `json:"backup,omitempty"`
-
 	// iso makes a VM with an empty root disk that boots from an ISO.
 	// +optional
 	ISO *ISOSource `json:"iso,omitempty"`
@@ -176,25 +168,6 @@ type InstanceSource struct {
 	// existing is a VM that is on the pool already; it is adopted (or shown, see managementPolicy).
 	// +optional
 	Existing *ExistingVM `json:"existing,omitempty"`
-}
-
-// BackupSource names the manifest.json of an uploaded snapshot; its files lie beside it. Exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="has(self.s3) != has(self.http)",message="exactly one of s3 and http must be set"
-type BackupSource struct {
-	// s3 is the manifest in an S3-compatible store; key ends in manifest.json.
-	// +optional
-	S3 *S3Object `json:"s3,omitempty"`
-
-	// http is the manifest on a web server.
-	// +optional
-	HTTP *HTTPObject `json:"http,omitempty"`
-
-	// manifestSHA256 is the digest of the manifest, as status.upload.sha256 of the XenSnapshot said; the manifest holds the
-	// digests of the files. Default: the manifest is taken as it is found.
-	// +optional
-	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
-	ManifestSHA256 string `json:"manifestSHA256,omitempty"`
 }
 
 // ISOSource is an ISO that a VM with an empty root disk boots from.

@@ -218,8 +218,6 @@ func SourceText(spec *v1alpha1.XenImageSpec) string {
 		return "s3://" + source.S3.Bucket + "/" + source.S3.Key
 	case source.Glance != nil:
 		return source.Glance.ImageID
-	case source.Snapshot != nil:
-		return source.Snapshot.Name
 	}
 	return ""
 }

@@ -115,7 +115,7 @@ func (s *source) into(ctx context.Context, h *pool.Handle, sr xenapi.SRRef, i *I
 		return s.tarball(ctx, target)
 	}
 	return &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf(
-		"the file is %s (compression %s), which this version imports no images from; convert it to VHD, Raw or QCOW2", content.Format, content.Compression)}
+		"the file is %s (compression %s), which no image is imported from; convert it to VHD, Raw or QCOW2", content.Format, content.Compression)}
 }
 
 func (s *source) lengthOf(content *disk.Sniffed) int64 {
