@@ -1,6 +1,11 @@
 package v1alpha1
 
-import "time"
+import (
+	"cmp"
+	"time"
+
+	"k8s.io/utils/ptr"
+)
 
 // Defaults that stand in code because they depend on the source or sit below the top level of a spec.
 const (
@@ -34,83 +39,47 @@ func (s *XenInstanceSpec) DesiredDeletionPolicy() DeletionPolicy {
 
 // PowerOffMode is how the VM is shut down.
 func (s *XenInstanceSpec) PowerOffMode() PowerOffMode {
-	if s.PowerOff == nil || s.PowerOff.Mode == "" {
-		return PowerOffTrySoft
-	}
-
-	return s.PowerOff.Mode
+	return cmp.Or(ptr.Deref(s.PowerOff, PowerOff{}).Mode, PowerOffTrySoft)
 }
 
 // SoftTimeout is how long the guest has to shut down.
 func (s *XenInstanceSpec) SoftTimeout() time.Duration {
-	if s.PowerOff == nil || s.PowerOff.SoftTimeoutSeconds == nil {
-		return DefaultSoftTimeout
-	}
-
-	return time.Duration(*s.PowerOff.SoftTimeoutSeconds) * time.Second
+	return seconds(ptr.Deref(s.PowerOff, PowerOff{}).SoftTimeoutSeconds, DefaultSoftTimeout)
 }
 
 // PowerDriftGrace is how long a changed power state must last before it is put back.
 func (s *XenInstanceSpec) PowerDriftGrace() time.Duration {
-	if s.PowerDriftGraceSeconds == nil {
-		return DefaultPowerDriftGrace
-	}
-
-	return time.Duration(*s.PowerDriftGraceSeconds) * time.Second
+	return seconds(s.PowerDriftGraceSeconds, DefaultPowerDriftGrace)
 }
 
 // MismatchPolicy is what happens when the VM differs from the spec when it is adopted.
 func (s *XenInstanceSpec) MismatchPolicy() MismatchPolicy {
-	if s.Adoption == nil || s.Adoption.OnMismatch == "" {
-		return MismatchHold
-	}
-
-	return s.Adoption.OnMismatch
+	return cmp.Or(ptr.Deref(s.Adoption, Adoption{}).OnMismatch, MismatchHold)
 }
 
 // RemovePolicy is what becomes of the disk when its entry is taken out of the spec.
 func (d *Disk) RemovePolicy() DiskRemovePolicy {
-	if d.OnRemove == "" {
-		return DiskRemoveDetach
-	}
-
-	return d.OnRemove
+	return cmp.Or(d.OnRemove, DiskRemoveDetach)
 }
 
 // DeletePolicy is what becomes of the disk when its instance is deleted.
 func (d *Disk) DeletePolicy() DiskDeletePolicy {
-	if d.OnInstanceDelete == "" {
-		return DiskRetain
-	}
-
-	return d.OnInstanceDelete
+	return cmp.Or(d.OnInstanceDelete, DiskRetain)
 }
 
 // DesiredFormat is how the config drive is laid out.
 func (b *Bootstrap) DesiredFormat() BootstrapFormat {
-	if b.Format == "" {
-		return BootstrapNoCloud
-	}
-
-	return b.Format
+	return cmp.Or(b.Format, BootstrapNoCloud)
 }
 
 // DriveRemoval is when the config drive is removed.
 func (b *Bootstrap) DriveRemoval() RemoveDrivePolicy {
-	if b.RemoveDriveAfter == "" {
-		return RemoveDriveGuestReady
-	}
-
-	return b.RemoveDriveAfter
+	return cmp.Or(b.RemoveDriveAfter, RemoveDriveGuestReady)
 }
 
 // VCPUsMax is how many VCPUs the VM can grow to while it runs.
 func (s *XenFlavorSpec) VCPUsMax() int32 {
-	if s.MaxVCPUs == nil {
-		return s.VCPUs
-	}
-
-	return *s.MaxVCPUs
+	return ptr.Deref(s.MaxVCPUs, s.VCPUs)
 }
 
 // MemoryBytes is the memory that the VM runs with, in bytes.
@@ -118,54 +87,41 @@ func (s *XenFlavorSpec) MemoryBytes() int64 { return s.Memory.Value() }
 
 // MaxMemoryBytes is how far memory can grow while the VM runs, in bytes.
 func (s *XenFlavorSpec) MaxMemoryBytes() int64 {
-	if s.MaxMemory == nil {
-		return s.Memory.Value()
-	}
+	most := ptr.Deref(s.MaxMemory, s.Memory)
 
-	return s.MaxMemory.Value()
+	return most.Value()
 }
 
 // TaskLimit is how many XenAPI tasks the operator may have in flight on the pool.
 func (s *XenPoolSpec) TaskLimit() int {
-	if s.Limits == nil || s.Limits.MaxConcurrentTasks == nil {
-		return DefaultMaxConcurrentTasks
-	}
-
-	return int(*s.Limits.MaxConcurrentTasks)
+	return int(ptr.Deref(ptr.Deref(s.Limits, PoolLimits{}).MaxConcurrentTasks, DefaultMaxConcurrentTasks))
 }
 
 // TransferLimit is how many disks may be imported or exported at the same time through one host.
 func (s *XenPoolSpec) TransferLimit() int {
-	if s.Limits == nil || s.Limits.MaxTransfersPerHost == nil {
-		return DefaultMaxTransfersPerHost
-	}
-
-	return int(*s.Limits.MaxTransfersPerHost)
+	return int(ptr.Deref(ptr.Deref(s.Limits, PoolLimits{}).MaxTransfersPerHost, DefaultMaxTransfersPerHost))
 }
 
 // DesiredFormat is the format that an upload has.
 func (d *SnapshotDestination) DesiredFormat() DiskFormat {
-	if d.Format == "" {
-		return DiskFormatVHD
-	}
-
-	return d.Format
+	return cmp.Or(d.Format, DiskFormatVHD)
 }
 
 // DesiredCompression is how an upload is compressed.
 func (d *SnapshotDestination) DesiredCompression() Compression {
-	if d.Compression == "" {
-		return CompressionNone
-	}
-
-	return d.Compression
+	return cmp.Or(d.Compression, CompressionNone)
 }
 
 // TrashRetention is how long a VM stays in the trash.
 func (s *XenPoolSpec) TrashRetention() time.Duration {
-	if s.Trash == nil || s.Trash.RetentionSeconds == nil {
-		return DefaultTrashRetention
+	return seconds(ptr.Deref(s.Trash, PoolTrash{}).RetentionSeconds, DefaultTrashRetention)
+}
+
+// seconds is a number of seconds, or what holds without one.
+func seconds[T int32 | int64](asked *T, otherwise time.Duration) time.Duration {
+	if asked == nil {
+		return otherwise
 	}
 
-	return time.Duration(*s.Trash.RetentionSeconds) * time.Second
+	return time.Duration(*asked) * time.Second
 }

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -110,29 +111,17 @@ func (s *XenInstanceSpec) WantsRescue() bool { return s.Rescue != nil && s.Rescu
 
 // DisksToAttach is which disks the rescue VM gets.
 func (r *Rescue) DisksToAttach() RescueDisks {
-	if r.AttachDisks == "" {
-		return RescueDisksAll
-	}
-
-	return r.AttachDisks
+	return cmp.Or(r.AttachDisks, RescueDisksAll)
 }
 
 // DesiredNetworks is which interfaces the rescue VM has.
 func (r *Rescue) DesiredNetworks() RescueNetworks {
-	if r.Networks == "" {
-		return RescueNetworksSame
-	}
-
-	return r.Networks
+	return cmp.Or(r.Networks, RescueNetworksSame)
 }
 
 // Timeout is how long the rescue may last, 0 without an end.
 func (r *Rescue) Timeout() time.Duration {
-	if r.TimeoutSeconds == nil {
-		return 0
-	}
-
-	return time.Duration(*r.TimeoutSeconds) * time.Second
+	return seconds(r.TimeoutSeconds, 0)
 }
 
 // GuestUUID is the uuid of the VM that powerState, hostName and consoles mean: the rescue VM while it takes the place of
