@@ -14,8 +14,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,7 +25,7 @@ import (
 
 // gatewayFlags are what the command line of the gateway sets.
 type gatewayFlags struct {
-	kubeconfig        string
+	process           processFlags
 	name              string
 	listen            string
 	metrics           string
@@ -37,24 +35,16 @@ type gatewayFlags struct {
 	origins           []string
 	proxies           []string
 	grace             time.Duration
-	log               logFlags
 }
 
 func newGatewayCommand() *cobra.Command {
-	flags := gatewayFlags{}
-	command := &cobra.Command{
-		Use:   "gateway",
-		Short: "Serve the consoles of instances to browsers and viewers",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runGateway(cmd.Context(), flags) },
-	}
-	flags.register(command.Flags())
-	return command
+	flags := &gatewayFlags{}
+	return processCommand("gateway", "Serve the consoles of instances to browsers and viewers", &flags.process, flags.register,
+		func(cmd *cobra.Command, p process) error { return runGateway(cmd.Context(), *flags, p) })
 }
 
 func (f *gatewayFlags) register(set *pflag.FlagSet) {
 	host, _ := os.Hostname()
-	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the service account of the pod, $KUBECONFIG)")
 	set.StringVar(&f.name, "name", envOr("POD_NAME", host), "name of this replica (default: $POD_NAME, else the host's name)")
 	set.StringVar(&f.listen, "bind-address", ":8443", "address that users reach")
 	set.StringVar(&f.metrics, "metrics-bind-address", ":8080", "address that serves /metrics; 0 is off")
@@ -65,41 +55,30 @@ func (f *gatewayFlags) register(set *pflag.FlagSet) {
 	set.StringSliceVar(&f.origins, "allowed-origin", nil, "hosts, beside the one in the URL, whose pages may open sessions")
 	set.StringSliceVar(&f.proxies, "trusted-proxy", nil, "addresses or CIDRs of ingresses that are trusted to name the client in X-Forwarded-For")
 	set.DurationVar(&f.grace, "shutdown-timeout", 15*time.Second, "how long a stopping gateway waits for its sessions to take their leave")
-	f.log.register(set)
 }
 
-func runGateway(ctx context.Context, flags gatewayFlags) error {
-	logger, flush, err := flags.log.logger(os.Stderr)
-	if err != nil {
-		return err
-	}
-	defer flush()
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger.WithName("kube"))
+func runGateway(ctx context.Context, flags gatewayFlags, p process) error {
 	if (flags.certFile == "") != (flags.keyFile == "") {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	}
-	kube, err := restConfig(flags.kubeconfig)
-	if err != nil {
-		return err
-	}
 	config := gateway.Config{
 		Name: flags.name, CertFile: flags.certFile, KeyFile: flags.keyFile, PlainHTTP: flags.plainHTTP,
-		Hosts: flags.hosts, Origins: flags.origins, Grace: flags.grace, Log: logger,
+		Hosts: flags.hosts, Origins: flags.origins, Grace: flags.grace, Log: p.logger,
 	}
+	var err error
 	if config.Proxies, err = proxies(flags.proxies); err != nil {
 		return err
 	}
-	live, err := withObjects(&config, kube)
+	live, err := withObjects(&config, p.kube)
 	if err != nil {
 		return err
 	}
-	broadcaster, err := withEvents(ctx, &config, kube)
+	broadcaster, err := withEvents(ctx, &config, p.kube)
 	if err != nil {
 		return err
 	}
 	defer broadcaster.Shutdown()
-	consoles := &pool.Consoles{Pools: config.Cache, Secrets: live, Gateway: flags.name, Logger: logger.WithName("xenapi")}
+	consoles := &pool.Consoles{Pools: config.Cache, Secrets: live, Gateway: flags.name, Logger: p.logger.WithName("xenapi")}
 	defer consoles.Close()
 	config.Dialer = poolDialer{consoles}
 	if config.Listener, err = new(net.ListenConfig).Listen(ctx, "tcp", flags.listen); err != nil {
@@ -110,7 +89,7 @@ func runGateway(ctx context.Context, flags gatewayFlags) error {
 			return fmt.Errorf("--metrics-bind-address: %w", err)
 		}
 	}
-	logger.Info("starting the console gateway", "version", version())
+	p.logger.Info("starting the console gateway", "version", version())
 	return gateway.Run(ctx, config)
 }
 

@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/controllers"
@@ -21,26 +17,18 @@ import (
 // managerFlags are what the command line of the manager sets.
 type managerFlags struct {
 	controllers.Options
-	kubeconfig            string
+	process               processFlags
 	installationConfigMap string
 	privateEndpoints      []string
-	log                   logFlags
 }
 
 func newManagerCommand() *cobra.Command {
-	flags := managerFlags{}
-	command := &cobra.Command{
-		Use:   "manager",
-		Short: "Run the controllers (the default)",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runManager(cmd.Context(), flags) },
-	}
-	flags.register(command.Flags())
-	return command
+	flags := &managerFlags{}
+	return processCommand("manager", "Run the controllers (the default)", &flags.process, flags.register,
+		func(cmd *cobra.Command, p process) error { return runManager(cmd.Context(), *flags, p) })
 }
 
 func (f *managerFlags) register(set *pflag.FlagSet) {
-	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the service account of the pod, $KUBECONFIG)")
 	set.StringVar(&f.Installation, "installation", "", "id in the marks on the pools; it must never change (default: from the ConfigMap)")
 	set.StringVar(&f.installationConfigMap, "installation-configmap", "kubexen-installation", "ConfigMap in --namespace that holds the installation id; made if it is not there")
 	set.StringVar(&f.Namespace, "namespace", envOr("POD_NAMESPACE", "kubexen-system"), "namespace of the lease and of the installation's ConfigMap (default: $POD_NAMESPACE)")
@@ -53,39 +41,28 @@ func (f *managerFlags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.ConsoleURL, "console-url", "", "https URL at which users reach the console gateway; without it no XenConsole gets a URL")
 	set.StringSliceVar(&f.privateEndpoints, "allow-private-endpoints", nil, "addresses and CIDRs, other than public ones, that tenants may name as endpoints of images and stores")
 	set.DurationVar(&f.ShutdownTimeout, "shutdown-timeout", 0, "how long a stopping manager waits for what is under way (default 15s)")
-	f.log.register(set)
 }
 
-func runManager(ctx context.Context, flags managerFlags) error {
-	logger, flush, err := flags.log.logger(os.Stderr)
-	if err != nil {
-		return err
-	}
-	defer flush()
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger.WithName("kube"))
-	flags.Logger = logger
+func runManager(ctx context.Context, flags managerFlags, p process) error {
+	var err error
+	flags.Logger = p.logger
 	if flags.Endpoints, err = egress.New(flags.privateEndpoints); err != nil {
 		return fmt.Errorf("--allow-private-endpoints: %w", err)
 	}
-	config, err := restConfig(flags.kubeconfig)
-	if err != nil {
-		return err
-	}
 	if flags.Installation == "" {
-		if flags.Installation, err = installation(ctx, config, flags); err != nil {
+		if flags.Installation, err = installation(ctx, p.kube, flags); err != nil {
 			return err
 		}
 	}
-	manager, err := controllers.NewManager(config, flags.Options)
+	manager, err := controllers.NewManager(p.kube, flags.Options)
 	if err != nil {
 		return err
 	}
-	logger.Info("starting", "version", version(), "installation", flags.Installation)
-	if err := manager.Start(logr.NewContext(ctx, logger)); err != nil {
+	p.logger.Info("starting", "version", version(), "installation", flags.Installation)
+	if err := manager.Start(logr.NewContext(ctx, p.logger)); err != nil {
 		return fmt.Errorf("run the manager: %w", err)
 	}
-	logger.Info("stopped")
+	p.logger.Info("stopped")
 	return nil
 }
 
@@ -96,27 +73,4 @@ func installation(ctx context.Context, config *rest.Config, flags managerFlags) 
 		return "", fmt.Errorf("make a client of the API server: %w", err)
 	}
 	return controllers.Installation(ctx, direct, flags.Namespace, flags.installationConfigMap)
-}
-
-// restConfig reads how to reach the API server: a file that is named, else what the pod or the environment offers.
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		config, err := ctrl.GetConfig()
-		if err != nil {
-			return nil, fmt.Errorf("find the API server: %w", err)
-		}
-		return config, nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
-	}
-	return config, nil
-}
-
-func envOr(name, fallback string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
-	}
-	return fallback
 }
