@@ -18,15 +18,10 @@ func newConsoleCommand(c *cluster) *cobra.Command {
 		Short: "Print the URL of an instance's console, or open it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.instance = args[0]
 			if text {
 				r.kind = v1alpha1.ConsoleText
 			}
-			api, namespace, err := c.open()
-			if err != nil {
-				return err
-			}
-			console, err := r.open(cmd.Context(), api, namespace)
+			console, err := r.connect(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}

@@ -78,6 +78,16 @@ func (r *request) object(namespace string) *v1alpha1.XenConsole {
 	}
 }
 
+// connect opens a console of the instance that a command names.
+func (r *request) connect(ctx context.Context, c *cluster, instance string) (opened, error) {
+	r.instance = instance
+	api, namespace, err := c.open()
+	if err != nil {
+		return opened{}, err
+	}
+	return r.open(ctx, api, namespace)
+}
+
 // open makes the XenConsole, or takes the one that is there, and waits until it has a URL.
 func (r *request) open(ctx context.Context, api client.WithWatch, namespace string) (opened, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errors.New("waited long enough"))

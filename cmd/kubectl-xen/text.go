@@ -30,12 +30,7 @@ func newTextCommand(c *cluster) *cobra.Command {
 		Short: "Use an instance's serial line in this terminal; Ctrl-] ends it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.instance = args[0]
-			api, namespace, err := c.open()
-			if err != nil {
-				return err
-			}
-			console, err := r.open(cmd.Context(), api, namespace)
+			console, err := r.connect(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}

@@ -23,12 +23,7 @@ func newVNCCommand(c *cluster) *cobra.Command {
 		Long:  "Open a port on this machine; a VNC viewer that connects to it sees the instance's screen, by way of the console gateway. It ends with Ctrl-C.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.instance = args[0]
-			api, namespace, err := c.open()
-			if err != nil {
-				return err
-			}
-			console, err := r.open(cmd.Context(), api, namespace)
+			console, err := r.connect(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -39,7 +34,7 @@ func newVNCCommand(c *cluster) *cobra.Command {
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "vnc://%s\n", listener.Addr()); err != nil {
 				return err
 			}
-			renew := func(ctx context.Context) (opened, error) { return r.open(ctx, api, namespace) }
+			renew := func(ctx context.Context) (opened, error) { return r.connect(ctx, c, args[0]) }
 			return serveVNC(cmd.Context(), listener, (&vncConsole{trust: &t, console: console, renew: renew}).dial, cmd.ErrOrStderr())
 		},
 	}
