@@ -23,6 +23,31 @@ func (s *Store) Coalesce(ctx context.Context, id string) (int, error) {
 	}
 }
 
+// ShorterWithout names a disk whose chain can be coalesced once another disk is gone, "" if there is none: the two stand on
+// a layer that then has one user left.
+func (s *Store) ShorterWithout(id string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	going := s.disks[id]
+	if going == nil {
+		return ""
+	}
+	common := going.top
+	for common != nil && common.users == 1 {
+		common = common.parent
+	}
+	if common == nil || common.users != 2 {
+		return ""
+	}
+	staying := ""
+	for other, found := range s.disks {
+		if other != id && found.top.standsOn(common) && (staying == "" || other < staying) {
+			staying = other
+		}
+	}
+	return staying
+}
+
 // mergeable finds the lowest pair of a disk's chain that can become one layer.
 func (s *Store) mergeable(id string) (upper, lower *layer, err error) {
 	s.mu.RLock()

@@ -2,7 +2,7 @@
 //
 // A disk is the top of a chain of layers. A layer is a sparse file and a map of the blocks that were written to it; only the
 // top layer of a disk is ever written. Clone freezes the source's top layer and gives both disks an empty one above it, as a
-// VHD storage repository does for VDI.snapshot and VDI.clone. Layers count what stands on them and go when nothing does.
+// VHD storage repository does for VDI.snapshot and VDI.clone; an empty top layer is not frozen. Layers count what stands on them and go when nothing does.
 //
 // A disk that nobody has written has no file and a read never touches a block that was not written, so a pool of ten
 // thousand 50 GiB disks costs a few maps. Files are opened for each operation, so it does not cost descriptors either.

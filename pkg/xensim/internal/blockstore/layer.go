@@ -81,6 +81,15 @@ func (l *layer) holder(block int64) *layer {
 	return nil
 }
 
+func (l *layer) standsOn(lower *layer) bool {
+	for ; l != nil; l = l.parent {
+		if l == lower {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *layer) depth() int {
 	depth := 0
 	for ; l != nil; l = l.parent {

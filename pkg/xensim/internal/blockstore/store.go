@@ -108,7 +108,10 @@ func (s *Store) Ensure(id string, size int64) {
 	}
 }
 
-// Clone adds a disk with the bytes of another without copying them. Both get a new top layer over the common one.
+// Clone adds a disk with the bytes of another without copying them. Both get a new top layer over the common one. A source
+// that nobody has written to since it was cloned last has nothing to freeze: the new disk stands where it stands, so an
+// image may be cloned as often as one likes (vhd-util snapshot takes the parent of an empty VHD, and sm drops the VHD that
+// nothing stands on then: FileSR.py, _snapshot).
 func (s *Store) Clone(id, newID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,6 +120,10 @@ func (s *Store) Clone(id, newID string) error {
 		return fmt.Errorf("clone disk: %w", err)
 	}
 	frozen := source.top
+	if frozen.parent != nil && frozen.blocks.count == 0 {
+		s.disks[newID] = &disk{size: source.size, top: s.newLayer(frozen.parent)}
+		return nil
+	}
 	frozen.users-- // the source writes to its new top from now on, which newLayer counts
 	source.top = s.newLayer(frozen)
 	s.disks[newID] = &disk{size: source.size, top: s.newLayer(frozen)}

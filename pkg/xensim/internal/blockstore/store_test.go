@@ -84,6 +84,44 @@ func TestCloneSharesUntilWritten(t *testing.T) {
 	}
 }
 
+func TestAnUnwrittenDiskIsClonedWithoutALayer(t *testing.T) {
+	store := open(t)
+	must(t, store.Create("image", 1<<20))
+	write(t, store, "image", 0, "base")
+	for i := range 5 {
+		must(t, store.Clone("image", fmt.Sprint("instance", i)))
+	}
+	write(t, store, "image", 0, "next")
+	must(t, store.Clone("image", "later"))
+	for name, want := range map[string]struct {
+		text  string
+		depth int
+	}{"instance0": {"base", 2}, "instance4": {"base", 2}, "image": {"next", 3}, "later": {"next", 3}} {
+		if got, depth := read(t, store, name, 0, 4), store.ChainDepth(name); got != want.text || depth != want.depth {
+			t.Errorf("%s reads %q and stands on %d layers, want %q and %d", name, got, depth, want.text, want.depth)
+		}
+	}
+}
+
+func TestWhatCanBeCoalescedWithoutADisk(t *testing.T) {
+	store := open(t)
+	must(t, store.Create("image", 1<<20))
+	write(t, store, "image", 0, "base")
+	must(t, store.Clone("image", "a"))
+	must(t, store.Clone("image", "b"))
+	if got := store.ShorterWithout("b"); got != "" {
+		t.Errorf("with two others left, %q would be coalesced", got)
+	}
+	must(t, store.Destroy("b"))
+	if got := store.ShorterWithout("image"); got != "a" {
+		t.Errorf("with one other left, %q would be coalesced", got)
+	}
+	must(t, store.Destroy("a"))
+	if got := store.ShorterWithout("image"); got != "" {
+		t.Errorf("with none left, %q would be coalesced", got)
+	}
+}
+
 func TestLayersGoWithTheirLastUser(t *testing.T) {
 	dir := t.TempDir()
 	store, err := blockstore.Open(dir)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/blockstore"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
@@ -193,11 +192,12 @@ func (w *World) destroyVDI(ref string) error {
 	if !vdi.Exists() {
 		return nil
 	}
+	neighbour := w.disks.ShorterWithout(vdi.Str("uuid"))
 	if err := w.disks.Destroy(vdi.Str("uuid")); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
 		return fmt.Errorf("destroy disk %s: %w", vdi.Str("uuid"), err)
 	}
 	w.accountSR(vdi.Str("SR"), 0, -vdi.Int("physical_utilisation"))
-	w.coalesceLater(append(slices.Clone(vdi.Strs("snapshots")), vdi.Str("snapshot_of")))
+	w.coalesceLater(neighbour)
 	vbds := vdi.Strs("VBDs")
 	w.DB().Delete("VDI", ref)
 	for _, vbd := range vbds {
@@ -214,20 +214,20 @@ func (w *World) destroyVDI(ref string) error {
 	return nil
 }
 
-// coalesceLater shortens the chains of disks that shared blocks with one that is gone, a while after as the real collector does.
-func (w *World) coalesceLater(vdis []string) {
-	for _, ref := range vdis {
-		vdi := w.DB().Get("VDI", ref)
-		if !vdi.Exists() || w.disks.ChainDepth(vdi.Str("uuid")) < 2 {
-			continue
-		}
-		w.After(w.durations.Coalesce, func() {
-			if _, err := w.disks.Coalesce(context.Background(), vdi.Str("uuid")); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
-				w.Logf("coalesce disk %s: %v", vdi.Str("uuid"), err)
-			}
-			w.measureVDI(ref)
-		})
+// coalesceLater shortens the chain of a disk that shared blocks with one that is gone, a while after as the real collector
+// does; "" is no disk.
+func (w *World) coalesceLater(uuid string) {
+	if uuid == "" {
+		return
 	}
+	w.After(w.durations.Coalesce, func() {
+		if _, err := w.disks.Coalesce(context.Background(), uuid); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
+			w.Logf("coalesce disk %s: %v", uuid, err)
+		}
+		if ref, found := w.DB().ByUUID("VDI", uuid); found {
+			w.measureVDI(ref)
+		}
+	})
 }
 
 func (w *World) vdiResize(c *xapi.Call) error {

@@ -48,6 +48,7 @@ func TestSnapshotChain(t *testing.T) {
 	vdi := s.disk("Local storage", int(gib))
 	depth := 0
 	for ; depth <= vhdLongest; depth++ {
+		s.write(vdi, "more", 0)
 		if _, err := s.try("VDI.snapshot", vdi, map[string]string{}); err != nil {
 			break
 		}
@@ -56,6 +57,40 @@ func TestSnapshotChain(t *testing.T) {
 		t.Errorf("%d snapshots, want about %d", depth, vhdLongest)
 	}
 	s.refused("SR_BACKEND_FAILURE_109", "VDI.snapshot", vdi, map[string]string{})
+}
+
+// An image is cloned any number of times: what stands on its base does not make its chain longer, nor does what is gone.
+func TestManyClones(t *testing.T) {
+	s := newSite(t, Guests{})
+	vdi := s.disk("Local storage", int(gib))
+	s.write(vdi, "base", 0)
+	for range 2 * vhdLongest {
+		clone := s.call("VDI.clone", vdi, map[string]string{}).(string)
+		s.write(clone, "mine", 0)
+		if depth := s.disks.ChainDepth(s.record("VDI", clone).Str("uuid")); depth != 2 {
+			t.Fatalf("a clone stands on %d layers", depth)
+		}
+	}
+	if got := s.read(vdi, 0, 4); got != "base" {
+		t.Errorf("the image reads %q", got)
+	}
+}
+
+// A disk that is replaced by a clone of itself again and again is coalesced when the one before is gone.
+func TestClonesOfClones(t *testing.T) {
+	s := newSite(t, Guests{})
+	vdi := s.disk("Local storage", int(gib))
+	for range 2 * vhdLongest {
+		s.write(vdi, "more", 0)
+		clone := s.call("VDI.clone", vdi, map[string]string{}).(string)
+		s.call("VDI.destroy", vdi)
+		uuid := s.record("VDI", clone).Str("uuid")
+		s.eventually("VDI", clone, "coalesced", func(db.Record) bool { return s.disks.ChainDepth(uuid) == 1 })
+		vdi = clone
+	}
+	if got := s.read(vdi, 0, 4); got != "more" {
+		t.Errorf("the disk reads %q", got)
+	}
 }
 
 func TestDiskInUse(t *testing.T) {
@@ -157,6 +192,7 @@ func TestCoalesce(t *testing.T) {
 	vdi := s.disk("Local storage", int(gib))
 	var snapshots []string
 	for {
+		s.write(vdi, "more", 0)
 		snapshot, err := s.try("VDI.snapshot", vdi, map[string]string{})
 		if err != nil {
 			break
