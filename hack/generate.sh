@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Generates what follows from the Go types of the API, the RBAC markers of the controllers and the XenAPI data model: deepcopy code,
-# CRDs, the manager's role, the API reference and the typed part of the XenAPI client. With --check it changes nothing and fails if what is committed is stale.
+# CRDs, the manager's role, the Helm chart, the API reference and the typed part of the XenAPI client. With --check it changes nothing and fails if what is committed is stale.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,7 @@ generate() {
 		output:rbac:dir="$out/config/rbac"
 	controller_gen rbac:roleName=kubexen-gateway,fileName=gateway_role.yaml paths=./pkg/gateway/... \
 		output:rbac:dir="$out/config/gateway"
+	go run ./hack/helmchart -config config -out "$out/config/helm"
 	go run ./hack/apidocs -crds "$out/config/crd/bases" -reasons api/v1alpha1/conditions.go -out "$out/docs/api.md"
 }
 
@@ -34,6 +35,9 @@ case "${1:-}" in
 	done < <(cd "$fresh" && find . -type f | sed 's|^\./||' | sort)
 	for crd in config/crd/bases/*.yaml; do
 		[ -e "$fresh/$crd" ] || { echo "$crd belongs to no kind any more"; stale=1; }
+	done
+	for template in config/helm/templates/*.yaml; do
+		[ -e "$fresh/$template" ] || { echo "$template belongs to no manifest any more"; stale=1; }
 	done
 	[ "$stale" = 0 ] || { echo "generated files are stale: run make generate"; exit 1; }
 	;;
