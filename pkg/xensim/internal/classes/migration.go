@@ -1,10 +1,7 @@
 package classes
 
 import (
-	"context"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 	"github.com/kubexen/kubexen/pkg/xensim/internal/xapi"
@@ -89,7 +86,8 @@ type migration struct {
 	disks map[string]string // target SR by VDI, of those that move
 }
 
-// planMigration reads the call's maps and finds what stands against them.
+// planMigration reads the call's maps and finds what stands against them. Within a pool the networks stay as they are, and the
+// host must be able to run the VM, whether it runs now or not.
 func (w *World) planMigration(c *xapi.Call, vm string) (migration, error) {
 	plan := migration{host: c.Map("dest")["host"], disks: map[string]string{}}
 	if !w.valid("host", plan.host) {
@@ -98,39 +96,67 @@ func (w *World) planMigration(c *xapi.Call, vm string) (migration, error) {
 	if err := w.planDisks(c, vm, plan); err != nil {
 		return plan, err
 	}
-	for vif, network := range c.Map("vif_map") {
-		if !w.valid("VIF", vif) || !w.valid("network", network) {
-			return plan, xapi.Fail("VIF_NOT_IN_MAP", vif)
-		}
+	if len(c.Map("vif_map")) > 0 {
+		return plan, xapi.Fail("OPERATION_NOT_ALLOWED",
+			"VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network")
 	}
-	isLive := w.text("VM", vm, "power_state") == powerRunning
-	if isLive && plan.host != w.text("VM", vm, "resident_on") {
-		return plan, w.checkCanBoot(vm, plan.host, false, true)
+	live := w.text("VM", vm, "power_state") == powerRunning
+	if live && plan.host == w.text("VM", vm, "resident_on") {
+		return plan, nil
+	}
+	if err := w.checkCanBoot(vm, plan.host, false, true); err != nil {
+		return plan, err
+	}
+	if !live && len(w.possibleHosts(vm)) == 0 { // what sends the disks is a host that could run the VM as it is
+		return plan, xapi.Fail("NO_HOSTS_AVAILABLE")
 	}
 	return plan, nil
 }
 
-// planDisks finds where the VM's disks go, and what stands against that.
+// planDisks finds where the VM's disks go, and what stands against that. Each of them must be in the map, also one that stays;
+// those of its snapshots go with the disk that they are of.
 func (w *World) planDisks(c *xapi.Call, vm string, plan migration) error {
 	wanted := c.Map("vdi_map")
-	for _, vdi := range w.disksOf(vm) {
-		sr := w.text("VDI", vdi, "SR")
+	for _, vdi := range w.blockDisksOf(vm) {
 		target, mapped := wanted[vdi]
 		switch {
-		case mapped && !w.valid("SR", target):
-			return xapi.HandleInvalid("SR", target)
-		case !mapped && w.pluggedPBD(sr, plan.host) == "":
+		case !mapped:
 			return xapi.Fail("VDI_NOT_IN_MAP", vdi)
-		case mapped && w.pluggedPBD(target, plan.host) == "":
+		case !w.valid("SR", target):
+			return xapi.HandleInvalid("SR", target)
+		case w.text("VDI", vdi, "on_boot") == "reset":
+			return xapi.Fail("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION", vdi)
+		case w.pluggedPBD(target, plan.host) == "":
 			return xapi.Fail("VM_REQUIRES_SR", vm, target)
-		case mapped && target != sr:
+		case target != w.text("VDI", vdi, "SR"):
 			plan.disks[vdi] = target
 		}
-		if r := w.DB().Get("VDI", vdi); plan.disks[vdi] != "" && r.Bool("cbt_enabled") {
+	}
+	for _, snapshot := range w.DB().Get("VM", vm).Strs("snapshots") {
+		for _, vdi := range w.blockDisksOf(snapshot) {
+			if target := plan.disks[w.text("VDI", vdi, "snapshot_of")]; target != "" {
+				plan.disks[vdi] = target
+			}
+		}
+	}
+	for vdi := range plan.disks {
+		if w.DB().Get("VDI", vdi).Bool("cbt_enabled") {
 			return xapi.Fail("VDI_CBT_ENABLED", vdi)
 		}
 	}
 	return nil
+}
+
+// blockDisksOf are the VDIs of a VM's disks; what lies in its CD drives is none.
+func (w *World) blockDisksOf(vm string) []string {
+	var disks []string
+	for _, vbd := range w.DB().Get("VM", vm).Strs("VBDs") {
+		r := w.DB().Get("VBD", vbd)
+		if vdi := r.Str("VDI"); r.Str("type") != "CD" && w.valid("VDI", vdi) {
+			disks = append(disks, vdi)
+		}
+	}
+	return disks
 }
 
 // vmMigrateSend moves a VM with disks: between hosts, between SRs, or both.
@@ -152,73 +178,30 @@ func (w *World) vmMigrateSend(c *xapi.Call) (any, error) {
 	return vm, nil
 }
 
+// migrate copies the disks, then moves the guest, then puts the copies in the place of the disks.
 func (w *World) migrate(c *xapi.Call, vm string, plan migration) error {
-	for vdi, sr := range plan.disks {
-		if _, err := w.moveVDI(c, vdi, sr); err != nil {
+	w.ejectStrayCDs(c, vm)
+	return w.mirrored(c, plan.disks, func() error {
+		if w.text("VM", vm, "power_state") != powerRunning || plan.host == w.text("VM", vm, "resident_on") {
+			return nil
+		}
+		if err := w.take(c, w.durations.Migrate); err != nil {
 			return err
 		}
-	}
-	for vif, network := range c.Map("vif_map") {
-		w.Set("VIF", vif, db.Fields{"network": network})
-	}
-	if w.text("VM", vm, "power_state") != powerRunning || plan.host == w.text("VM", vm, "resident_on") {
-		return nil
-	}
-	if err := w.take(c, w.durations.Migrate); err != nil {
-		return err
-	}
-	w.moveDomain(vm, plan.host)
-	return nil
-}
-
-// moveVDI mirrors a disk to another SR, lets its VBDs and snapshots follow, and removes the old one. It works while the disk is
-// in use.
-func (w *World) moveVDI(c *xapi.Call, ref, sr string) (moved string, err error) {
-	check := func() error { return w.checkVDI(ref, "mirror") }
-	err = c.Operate("VDI", ref, "mirror", check, func() error {
-		vdi := w.DB().Get("VDI", ref)
-		if moved, err = w.createVDI(copyFields(vdi, sr)); err != nil {
-			return err
-		}
-		if err := w.mirrorBytes(c, vdi, moved); err != nil {
-			return errorAfter(err, w.destroyVDI(moved))
-		}
-		w.Set("VDI", moved, db.Fields{
-			"other_config": vdi.Map("other_config"), "xenstore_data": vdi.Map("xenstore_data"),
-			"is_a_snapshot": vdi.Bool("is_a_snapshot"), "snapshot_of": vdi.Str("snapshot_of"),
-			"snapshot_time": vdi.Time("snapshot_time"), "on_boot": vdi.Str("on_boot"),
-		})
-		for _, vbd := range slices.Clone(w.DB().Get("VDI", ref).Strs("VBDs")) {
-			w.Set("VBD", vbd, db.Fields{"VDI": moved})
-		}
-		w.adoptSnapshots(ref, moved)
+		w.moveDomain(vm, plan.host)
 		return nil
 	})
-	if err != nil {
-		return "", err
-	}
-	w.Refresh("VDI", moved)
-	return moved, w.destroyVDI(ref)
 }
 
-func (w *World) mirrorBytes(c *xapi.Call, vdi db.Record, target string) error {
-	duration := time.Duration(float64(w.durations.CopyPerGiB) * float64(vdi.Int("virtual_size")) / float64(gib))
-	if err := w.take(c, duration); err != nil {
-		return err
-	}
-	w.ensureDisk(vdi)
-	from, to := vdi.Str("uuid"), w.text("VDI", target, "uuid")
-	err := c.Yield(func(ctx context.Context) error {
-		if err := w.disks.Destroy(to); err != nil {
-			return fmt.Errorf("make room for a mirror: %w", err)
+// ejectStrayCDs empties the CD drives: what the map does not say to stay where it is goes (find_cds_to_eject).
+func (w *World) ejectStrayCDs(c *xapi.Call, vm string) {
+	for _, vbd := range w.DB().Get("VM", vm).Strs("VBDs") {
+		r := w.DB().Get("VBD", vbd)
+		vdi := r.Str("VDI")
+		if r.Str("type") == "CD" && w.valid("VDI", vdi) && c.Map("vdi_map")[vdi] != w.text("VDI", vdi, "SR") {
+			w.Set("VBD", vbd, db.Fields{"VDI": db.NullRef, "empty": true})
 		}
-		return w.disks.Copy(ctx, from, to, nil)
-	})
-	if err != nil {
-		return err
 	}
-	w.measureVDI(target)
-	return nil
 }
 
 // vdiPoolMigrate moves a disk to another SR through the VM that has it.
@@ -244,8 +227,10 @@ func (w *World) vdiPoolMigrate(c *xapi.Call) (any, error) {
 		case r.Bool("cbt_enabled"):
 			return xapi.Fail("VDI_CBT_ENABLED", vdi)
 		}
-		return w.reserved(c, vm, host, "vm_migrate", func() (err error) {
-			moved, err = w.moveVDI(c, vdi, sr)
+		vbd := vbds[0]
+		return w.reserved(c, vm, host, "vm_migrate", func() error {
+			err := w.mirrored(c, map[string]string{vdi: sr}, func() error { return nil })
+			moved = w.text("VBD", vbd, "VDI")
 			return err
 		})
 	})

@@ -2,6 +2,8 @@ package classes
 
 import (
 	"testing"
+
+	"github.com/kubexen/kubexen/pkg/xensim/internal/db"
 )
 
 // shared makes a VM with an agent whose disk is on the shared SR, and starts it on the first host.
@@ -59,7 +61,12 @@ func TestMigrateSendMovesDisks(t *testing.T) {
 	snapshot := s.call("VDI.snapshot", vdi, map[string]string{}).(string)
 	dest := s.call("host.migrate_receive", second, s.named("network", "Pool-wide network associated with eth0"), map[string]string{})
 	none := map[string]string{}
+	s.call("VDI.add_to_other_config", vdi, "mark", "ours")
 	s.refused("VDI_NOT_IN_MAP", "VM.migrate_send", vm, dest, true, none, none, none)
+	vif := s.call("VIF.create", db.Fields{"VM": vm, "network": s.named("network", "Pool-wide network associated with eth0"), "device": "7",
+		"MAC": "", "MTU": 1500, "other_config": none, "qos_algorithm_type": "", "qos_algorithm_params": none}).(string)
+	s.refused("OPERATION_NOT_ALLOWED", "VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs},
+		map[string]string{vif: s.named("network", "Pool-wide network associated with eth0")}, none)
 	s.call("VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs}, none, none)
 	r := s.record("VM", vm)
 	moved := s.record("VBD", r.Strs("VBDs")[0]).Str("VDI")
@@ -68,6 +75,8 @@ func TestMigrateSendMovesDisks(t *testing.T) {
 		t.Errorf("sent to %s, %s", r.Str("resident_on"), r.Str("power_state"))
 	case s.exists("VDI", vdi) || s.record("VDI", moved).Str("SR") != nfs:
 		t.Errorf("its disk is on %s", s.record("VDI", moved).Str("SR"))
+	case len(s.record("VDI", moved).Map("other_config")) != 0:
+		t.Errorf("the storage driver has kept %v", s.record("VDI", moved).Map("other_config"))
 	case s.read(moved, 0, len("contents")) != "contents":
 		t.Error("its disk has lost its contents")
 	case s.record("VDI", snapshot).Str("snapshot_of") != moved:
@@ -114,5 +123,33 @@ func TestEvacuate(t *testing.T) {
 	}
 	if hosts := s.call("VM.get_possible_hosts", vm).([]string); len(hosts) != 1 {
 		t.Errorf("possible hosts %v, want only the one that is enabled and sees the disk", hosts)
+	}
+}
+
+func TestMigrateSendHalted(t *testing.T) {
+	s := newSite(t, Guests{})
+	second, vm := s.host("xs2"), s.vm("web", false)
+	nfs, none := s.named("SR", "NFS virtual disk storage"), map[string]string{}
+	vdi := s.record("VBD", s.record("VM", vm).Strs("VBDs")[0]).Str("VDI")
+	s.call("VM.snapshot", vm, "before", []string{})
+	dest := s.call("host.migrate_receive", second, s.named("network", "Pool-wide network associated with eth0"), none)
+	s.call("VDI.enable_cbt", vdi)
+	s.refused("VDI_CBT_ENABLED", "VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs}, none, none)
+	s.call("VDI.disable_cbt", vdi)
+	s.call("host.disable", second)
+	s.refused("HOST_DISABLED", "VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs}, none, none)
+	s.call("host.enable", second)
+	s.call("host.disable", s.Coordinator())
+	s.refused("NO_HOSTS_AVAILABLE", "VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs}, none, none)
+	s.call("host.enable", s.Coordinator())
+	s.call("VM.migrate_send", vm, dest, true, map[string]string{vdi: nfs}, none, none)
+	snapshot := s.record("VM", s.record("VM", vm).Strs("snapshots")[0])
+	for _, vbd := range []string{s.record("VM", vm).Strs("VBDs")[0], snapshot.Strs("VBDs")[0]} {
+		if sr := s.record("VDI", s.record("VBD", vbd).Str("VDI")).Str("SR"); sr != nfs {
+			t.Errorf("a disk is on %s", sr)
+		}
+	}
+	if got := s.record("VM", vm); got.Str("power_state") != powerHalted {
+		t.Errorf("the VM is %s", got.Str("power_state"))
 	}
 }
