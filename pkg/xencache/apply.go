@@ -8,7 +8,7 @@ import (
 
 // classes are what we follow, in the order in which they are read at first: what others refer to comes before them.
 var classes = []string{
-	"pool", "host", "host_metrics", "sr", "pbd", "sm", "network",
+	"pool", "host", "host_metrics", "sr", "pbd", "sm", "network", "pif",
 	"vdi", "vm_metrics", "vm_guest_metrics", "vm", "vbd", "vif", "task",
 }
 
@@ -52,6 +52,8 @@ func (b *batch) apply(e xenapi.Event) {
 		apply(b, s.sms, e, trimSM, func(_ xenapi.SMRef, _, _ *xenapi.SM) {})
 	case "network":
 		apply(b, s.networks, e, trimNetwork, func(_ xenapi.NetworkRef, _, _ *xenapi.Network) { b.pool = true })
+	case "pif":
+		apply(b, s.pifs, e, trimPIF, func(_ xenapi.PIFRef, _, _ *xenapi.PIF) {})
 	case "vm":
 		apply(b, s.vms, e, trimVM, b.vmChanged)
 	case "vm_metrics":

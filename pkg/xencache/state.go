@@ -19,6 +19,7 @@ type state struct {
 	pbds         *table[xenapi.PBDRef, xenapi.PBD]
 	sms          *table[xenapi.SMRef, xenapi.SM]
 	networks     *table[xenapi.NetworkRef, xenapi.Network]
+	pifs         *table[xenapi.PIFRef, xenapi.PIF]
 	vms          *table[xenapi.VMRef, xenapi.VM]
 	vmMetrics    *table[xenapi.VMMetricsRef, xenapi.VMMetrics]
 	guestMetrics *table[xenapi.VMGuestMetricsRef, xenapi.VMGuestMetrics]
@@ -65,6 +66,7 @@ func newState() *state {
 	s.pbds = newTable[xenapi.PBDRef, xenapi.PBD](nil)
 	s.sms = newTable[xenapi.SMRef, xenapi.SM](nil)
 	s.networks = newTable[xenapi.NetworkRef](func(r *xenapi.Network) string { return r.UUID })
+	s.pifs = newTable[xenapi.PIFRef, xenapi.PIF](nil)
 	s.vms = newTable[xenapi.VMRef](func(r *xenapi.VM) string { return r.UUID },
 		s.vmsByMark, s.vmsByName, s.vmByMetrics, s.vmByGuest, s.snapshotsOfVM)
 	s.vmMetrics = newTable[xenapi.VMMetricsRef, xenapi.VMMetrics](nil)
@@ -107,7 +109,7 @@ func present[R interface {
 func (s *state) counts() map[string]int {
 	return map[string]int{
 		"pool": len(s.pools.rows), "host": len(s.hosts.rows), "host_metrics": len(s.hostMetrics.rows),
-		"sr": len(s.srs.rows), "pbd": len(s.pbds.rows), "sm": len(s.sms.rows), "network": len(s.networks.rows),
+		"sr": len(s.srs.rows), "pbd": len(s.pbds.rows), "sm": len(s.sms.rows), "network": len(s.networks.rows), "pif": len(s.pifs.rows),
 		"vm": len(s.vms.rows), "vm_metrics": len(s.vmMetrics.rows), "vm_guest_metrics": len(s.guestMetrics.rows),
 		"vdi": len(s.vdis.rows), "vbd": len(s.vbds.rows), "vif": len(s.vifs.rows), "task": len(s.tasks.rows),
 	}
@@ -130,6 +132,8 @@ func (s *state) refs(class string) []string {
 		return refsOf(s.sms)
 	case "network":
 		return refsOf(s.networks)
+	case "pif":
+		return refsOf(s.pifs)
 	case "vm":
 		return refsOf(s.vms)
 	case "vm_metrics":

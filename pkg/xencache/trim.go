@@ -44,6 +44,11 @@ func trimNetwork(r *xenapi.Network) {
 	r.Extra = nil
 }
 
+// trimPIF keeps which host an interface gives a way into which network.
+func trimPIF(r *xenapi.PIF) {
+	*r = xenapi.PIF{UUID: r.UUID, Host: r.Host, Network: r.Network, Management: r.Management, IP: r.IP}
+}
+
 func trimVM(r *xenapi.VM) {
 	r.AllowedOperations, r.Blobs, r.BIOSStrings = nil, nil, nil
 	r.LastBootedRecord, r.LastBootCPUFlags, r.Recommendations, r.SnapshotMetadata = "", nil, "", ""

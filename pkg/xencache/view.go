@@ -107,6 +107,9 @@ func (v View) NetworkByUUID(uuid string) (xenapi.NetworkRef, *xenapi.Network) {
 // Networks ranges over all networks.
 func (v View) Networks() iter.Seq2[xenapi.NetworkRef, *xenapi.Network] { return v.s.networks.all() }
 
+// PIFs ranges over the interfaces of all hosts.
+func (v View) PIFs() iter.Seq2[xenapi.PIFRef, *xenapi.PIF] { return v.s.pifs.all() }
+
 // Host returns a host.
 func (v View) Host(ref xenapi.HostRef) *xenapi.Host { return v.s.hosts.rows[ref] }
 
