@@ -246,6 +246,30 @@ const (
 	ReasonRescueImageUnsuitable = "RescueImageUnsuitable"
 )
 
+// Reasons of a XenInstance whose size is being changed.
+const (
+	// ReasonResizing says the VM is on its way to its new size; status.resize holds the details.
+	ReasonResizing = "Resizing"
+	// ReasonAwaitingConfirmation says the VM has its new size and waits for resize.confirm, or for the old flavorRef
+	// (Ready=True).
+	ReasonAwaitingConfirmation = "AwaitingConfirmation"
+	// ReasonReverting says the VM is on its way back to its old size.
+	ReasonReverting = "Reverting"
+	// ReasonConfirmed says a resize was confirmed, by its user or by the time-out, and its restore point is gone.
+	ReasonConfirmed = "Confirmed"
+	// ReasonReverted says a resize was reverted.
+	ReasonReverted = "Reverted"
+	// ReasonRolledBack says the VM has its old size again: it did not start with the new one, or nobody confirmed it in
+	// time. It is not tried again until the size that is asked for changes.
+	ReasonRolledBack = "RolledBack"
+	// ReasonSizeUnsupported says the VM cannot have the size, whatever the pool has free: memory that grows while the guest
+	// runs cannot stand with nested virtualisation, for instance.
+	ReasonSizeUnsupported = "SizeUnsupported"
+	// ReasonShrinkRefused says the root disk cannot be made as small as rootDisk.shrinkTo says; the message holds what was
+	// found on it. The disk is as it was.
+	ReasonShrinkRefused = "ShrinkRefused"
+)
+
 // Reasons of transfers between a pool and a store.
 const (
 	// ReasonImporting says the image is on its way to the pool.
@@ -272,7 +296,7 @@ const (
 	ReasonDeadlineExceeded = "DeadlineExceeded"
 )
 
-// Reasons of a XenSnapshot.
+// Reasons of a XenSnapshot, and of what is made from one.
 const (
 	// ReasonCapturing says the point in time is being taken.
 	ReasonCapturing = "Capturing"
@@ -288,6 +312,12 @@ const (
 	ReasonFormatUnsupported = "FormatUnsupported"
 	// ReasonInvalidManifest says a manifest is in the place of the upload's that cannot be read.
 	ReasonInvalidManifest = "InvalidManifest"
+	// ReasonSnapshotNotFound says the spec names no XenSnapshot.
+	ReasonSnapshotNotFound = "SnapshotNotFound"
+	// ReasonSnapshotNotReady says the XenSnapshot exists but cannot be used for this yet, or no more.
+	ReasonSnapshotNotReady = "SnapshotNotReady"
+	// ReasonSnapshotInUse says something is still being made of the XenSnapshot, which stays until that is done.
+	ReasonSnapshotInUse = "SnapshotInUse"
 )
 
 // Reasons of a XenConsole.

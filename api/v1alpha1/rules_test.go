@@ -96,7 +96,8 @@ var ruleCases = map[string]map[string][]ruleCase{
 				refuse: `spec: {source: {templateName: null, templateUUID: 06fda4a9-93be-c816-cffc-cf4852227f3b}}`,
 			},
 		},
-		"flavorRef is required unless source is existing, which has a size of its own": {
+		"flavorRef is required unless source is existing or snapshotRef, which have a size of their own": {
+			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {snapshotRef: null, templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {flavorRef: {name: other}}`, refuse: `spec: {flavorRef: null}`},
 			{object: "xeninstance-existing", update: true, accept: `spec: {flavorRef: {name: medium}}`, refuse: `spec: {source: {existing: null, templateName: a}}`},
 		},
@@ -119,13 +120,34 @@ var ruleCases = map[string]map[string][]ruleCase{
 		"the name of a XenInstance has at most 63 characters: it is the guest's host name": {
 			{object: "xeninstance-iso", accept: `metadata: {name: ` + strings.Repeat("a", 63) + `}`, refuse: `metadata: {name: ` + strings.Repeat("a", 64) + `}`},
 		},
-		"exactly one source must be set: imageRef, templateName, templateUUID, iso or existing": {
+		"exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, iso or existing": {
+			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: null, templateName: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: {name: a}}}`, refuse: `spec: {source: {iso: null}}`},
 		},
 		"size must be between 1Mi and 64Ti": {
 			{object: "xeninstance", accept: `spec: {rootDisk: {size: 64Ti}}`, refuse: `spec: {rootDisk: {size: 65Ti}}`},
 			{object: "xeninstance", accept: `spec: {disks: [{name: a, size: 1Mi}]}`, refuse: `spec: {disks: [{name: a, size: 1}]}`},
+		},
+		"shrinkTo must be between 1Mi and 64Ti": {
+			{object: "xeninstance", accept: `spec: {rootDisk: {shrinkTo: 1Mi}}`, refuse: `spec: {rootDisk: {shrinkTo: 1}}`},
+			{object: "xeninstance", accept: `spec: {rootDisk: {shrinkTo: 64Ti}}`, refuse: `spec: {rootDisk: {shrinkTo: 65Ti}}`},
+		},
+		"confirmTimeoutSeconds needs confirmation Manual: nothing else waits for you": {
+			{
+				object: "xeninstance", accept: `spec: {resize: {confirmation: Manual, confirmTimeoutSeconds: 60}}`,
+				refuse: `spec: {resize: {confirmation: Automatic, confirmTimeoutSeconds: 60}}`,
+			},
+			{
+				object: "xeninstance", accept: `spec: {resize: {confirmation: null, confirmTimeoutSeconds: null, onTimeout: null}}`,
+				refuse: `spec: {resize: {confirmation: null, confirmTimeoutSeconds: 60}}`,
+			},
+		},
+		"onTimeout needs confirmTimeoutSeconds": {
+			{
+				object: "xeninstance", accept: `spec: {resize: {confirmTimeoutSeconds: 1, onTimeout: Confirm}}`,
+				refuse: `spec: {resize: {confirmTimeoutSeconds: null, onTimeout: Confirm}}`,
+			},
 		},
 		"exactly one of size (a new disk) and vdiUUID (an existing disk) must be set": {
 			{object: "xeninstance", accept: `spec: {disks: [{name: a, size: 1Gi}]}`, refuse: `spec: {disks: [{name: a}]}`},

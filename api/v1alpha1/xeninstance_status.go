@@ -84,6 +84,15 @@ type XenInstanceStatus struct {
 	// +optional
 	Rescue *RescueStatus `json:"rescue,omitempty"`
 
+	// resize is the resize that is under way or waits for its user, absent without one.
+	// +optional
+	Resize *ResizeStatus `json:"resize,omitempty"`
+
+	// restorePoints is how many restore points of the root disk are kept on the pool.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	RestorePoints int32 `json:"restorePoints,omitempty"`
+
 	// operation is what is being done to the VM.
 	// +optional
 	Operation *Operation `json:"operation,omitempty"`

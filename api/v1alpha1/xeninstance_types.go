@@ -8,7 +8,7 @@ import (
 // XenInstanceSpec is a VM as its user wants it.
 // +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef",message="poolRef is immutable"
 // +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source",message="source is immutable"
-// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.flavorRef)",message="flavorRef is required unless source is existing, which has a size of its own"
+// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.source.snapshotRef) || has(self.flavorRef)",message="flavorRef is required unless source is existing or snapshotRef, which have a size of their own"
 // +kubebuilder:validation:XValidation:rule="!has(self.adoption) || has(self.source.existing)",message="adoption needs source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.bootstrap)",message="bootstrap is for new VMs: it cannot stand with source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.recreatePolicy) || self.recreatePolicy == 'Never'",message="recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from"
@@ -29,14 +29,18 @@ type XenInstanceSpec struct {
 	RecreatePolicy RecreatePolicy `json:"recreatePolicy,omitempty"`
 
 	// flavorRef names the XenFlavor whose size the VM has. A change is a resize: what the guest allows is changed while
-	// it runs, the rest at the next boot. Required unless source is existing: absent then means the VM keeps the size that
-	// it has.
+	// it runs, the rest at the next boot. Required unless source is existing or snapshotRef: absent then means the VM
+	// keeps the size that it has, or had when it was captured.
 	// +optional
 	FlavorRef *FlavorReference `json:"flavorRef,omitempty"`
 
 	// rootDisk goes over what the flavor says of the root disk.
 	// +optional
 	RootDisk *RootDisk `json:"rootDisk,omitempty"`
+
+	// resize is how a change of flavorRef or of the root disk's size comes about, and how it is confirmed.
+	// +optional
+	Resize *Resize `json:"resize,omitempty"`
 
 	// powerState that the VM is kept in: Running, Halted, Suspended or Paused. Default: Running; with source.existing
 	// absent means the power state is left alone.
@@ -143,7 +147,7 @@ type XenInstanceSpec struct {
 }
 
 // InstanceSource is what a VM is made from, or which VM it is; exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, iso or existing"
+// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.snapshotRef), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, iso or existing"
 type InstanceSource struct {
 	// imageRef names an image; the VM gets a copy of it.
 	// +optional
@@ -160,6 +164,12 @@ type InstanceSource struct {
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	TemplateUUID string `json:"templateUUID,omitempty"`
+
+	// snapshotRef names a XenSnapshot that is on the pool; the VM is made as it was captured, with all captured disks, and
+	// boots anew, also from a snapshot with memory. A captured disk that has its name among disks is that entry; the others
+	// live as long as the VM. Without networks it gets the interfaces that were captured, with MAC addresses of its own.
+	// +optional
+	SnapshotRef *SnapshotReference `json:"snapshotRef,omitempty"`
 
 	// iso makes a VM with an empty root disk that boots from an ISO.
 	// +optional
@@ -202,6 +212,16 @@ type RootDisk struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="size must be between 1Mi and 64Ti"
 	Size *resource.Quantity `json:"size,omitempty"`
+
+	// shrinkTo allows a root disk that is larger than asked for to be made smaller, 1Mi to 64Ti; nothing happens unless it
+	// is the very size that is asked for, by size above or by the flavor (or alone, where neither says one). The VM is off
+	// meanwhile; file systems that cannot be made smaller, or hold too much, are refused and left as they are. Default: a
+	// larger disk is left.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="shrinkTo must be between 1Mi and 64Ti"
+	ShrinkTo *resource.Quantity `json:"shrinkTo,omitempty"`
 
 	// storageRepository that the disk is on: an alias of the pool or a unique name-label. Default:
 	// placement.storageRepository, then the image's own, then the pool's default. A change does not move the disk; it
