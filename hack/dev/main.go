@@ -1,7 +1,7 @@
 // Command dev runs everything that KubeXen needs on this machine, on loopback only: a Kubernetes API, a simulated
 // XenServer pool and the operator.
 //
-//	go run ./hack/dev up [--dir .dev] [--samples] [--exit]
+//	go run ./hack/dev up [--dir .dev] [--samples] [--tour] [--exit]
 //
 // It writes DIR/kubeconfig for kubectl and DIR/xenserver.json for XenAPI clients, prints one line "ready" when the
 // operator serves, and tells what happens until it is interrupted. Nothing survives it: every start is a fresh one.
@@ -22,6 +22,7 @@ import (
 type options struct {
 	dir     string
 	samples bool
+	tour    bool
 	exit    bool
 	timeout time.Duration
 }
@@ -49,18 +50,22 @@ func main() {
 func parse(arguments []string) (options, error) {
 	var o options
 	if len(arguments) == 0 || arguments[0] != "up" {
-		return o, errors.New("usage: dev up [--dir .dev] [--samples] [--exit]")
+		return o, errors.New("usage: dev up [--dir .dev] [--samples] [--tour] [--exit]")
 	}
 	flags := flag.NewFlagSet("dev up", flag.ContinueOnError)
 	flags.StringVar(&o.dir, "dir", ".dev", "where kubeconfig, xenserver.json, keys and logs are written")
 	flags.BoolVar(&o.samples, "samples", false, "apply config/samples, connected to the simulated pool")
-	flags.BoolVar(&o.exit, "exit", false, "end when every sample is Ready (status 0), or when --timeout is over (status 1)")
+	flags.BoolVar(&o.tour, "tour", false, "then show the workflows on them: import, snapshot, resize, rescue, trash")
+	flags.BoolVar(&o.exit, "exit", false, "end when every sample is Ready and the tour is over (status 0), or when --timeout is over (status 1)")
 	flags.DurationVar(&o.timeout, "timeout", 3*time.Minute, "how long --exit waits for the samples")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("what is %q?", flags.Arg(0))
+	}
+	if o.tour && !o.samples {
+		return o, errors.New("--tour needs the samples: give --samples too")
 	}
 	if o.exit && !o.samples {
 		return o, errors.New("--exit waits for the samples: give --samples too")

@@ -41,7 +41,7 @@ type simulator struct {
 
 // buildPrograms builds the operator and the simulator from the working tree.
 func (e *environment) buildPrograms(ctx context.Context) error {
-	for name, source := range map[string]string{"kubexen": ".", "xensim": "./hack/xensim"} {
+	for name, source := range map[string]string{"kubexen": ".", "kubectl-xen": "./cmd/kubectl-xen", "xensim": "./hack/xensim"} {
 		e.story.tell("build", "%s from %s", name, source)
 		command := exec.CommandContext(ctx, "go", "build", "-o", e.file(filepath.Join("bin", name)), source)
 		command.Dir = e.root
@@ -132,7 +132,7 @@ func (e *environment) startOperator(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
 	e.manager, err = e.startProgram(ctx, "manager", "kubexen-manager", "--installation", "dev", "--leader-elect=false",
-		"--health-probe-bind-address", health, "--metrics-bind-address", "0", "--console-url", "https://"+e.consoles)
+		"--health-probe-bind-address", health, "--metrics-bind-address", "0", "--console-url", "https://"+e.consoles, "--allow-private-endpoints", "127.0.0.1")
 	if err != nil {
 		return err
 	}
@@ -200,9 +200,11 @@ func probe(ctx context.Context, url string) error {
 	return nil
 }
 
-// kubectl runs kubectl as the developer.
+// kubectl runs kubectl as the developer, with our plug-in.
 func (e *environment) kubectl(ctx context.Context, arguments ...string) (string, error) {
-	command := exec.CommandContext(ctx, e.plane.Kubectl, append([]string{"--kubeconfig", e.plane.KubeconfigPath}, arguments...)...)
+	command := exec.CommandContext(ctx, e.plane.Kubectl, arguments...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+e.plane.KubeconfigPath,
+		"PATH="+e.file("bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	var output, complaints bytes.Buffer
 	command.Stdout, command.Stderr = &output, &complaints
 	if err := command.Run(); err != nil {

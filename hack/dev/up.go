@@ -27,6 +27,7 @@ type environment struct {
 	manager   *controlplane.Process
 	gateway   *controlplane.Process
 	consoles  string // host:port of the gateway
+	store     *store
 }
 
 // up starts everything, tells about it, and returns when it is interrupted, when a part of it dies, or, with --exit,
@@ -55,6 +56,11 @@ func up(ctx context.Context, options options) error {
 		}
 		if err := e.waitSamples(ctx, options); err != nil {
 			return errors.Join(err, causeOf(ctx))
+		}
+		if options.tour {
+			if err := e.showTour(ctx); err != nil {
+				return errors.Join(err, causeOf(ctx))
+			}
 		}
 		if options.exit {
 			return nil
@@ -106,6 +112,9 @@ func (e *environment) start(ctx context.Context) error {
 		return e.startSimulator(partsContext)
 	})
 	if err := parts.Wait(); err != nil {
+		return err
+	}
+	if err := e.startStore(); err != nil {
 		return err
 	}
 	if err := e.writeSecrets(ctx); err != nil {
@@ -171,6 +180,9 @@ func (e *environment) stop() {
 	}
 	if e.simulator != nil {
 		e.simulator.process.Kill()
+	}
+	if e.store != nil {
+		_ = e.store.server.Close() // nothing is left to be told
 	}
 	if e.plane != nil {
 		e.plane.Stop()

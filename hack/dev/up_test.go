@@ -22,7 +22,7 @@ const environmentVariable = "KUBEXEN_TEST_DEV_UP"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(environmentVariable); dir != "" {
-		if err := up(context.Background(), options{dir: dir, samples: true, timeout: time.Minute}); err != nil {
+		if err := up(context.Background(), options{dir: dir, samples: true, tour: true, timeout: time.Minute}); err != nil {
 			panic(err)
 		}
 		return
@@ -59,6 +59,7 @@ func TestUp(t *testing.T) {
 	}
 	waitForLine("\nready\n")
 	waitForLine("every sample is Ready")
+	waitForLine("it is over; what was uploaded is in")
 
 	var access simulator
 	text, err := os.ReadFile(filepath.Join(dir, "xenserver.json"))
@@ -145,11 +146,12 @@ func TestParse(t *testing.T) {
 		refused   bool
 	}{
 		"defaults":        {"up", options{dir: ".dev", timeout: 3 * time.Minute}, false},
-		"all":             {"up --dir x --samples --exit --timeout 1s", options{dir: "x", samples: true, exit: true, timeout: time.Second}, false},
+		"all":             {"up --dir x --samples --tour --exit --timeout 1s", options{dir: "x", samples: true, tour: true, exit: true, timeout: time.Second}, false},
 		"no subcommand":   {"", options{}, true},
 		"unknown":         {"down", options{}, true},
 		"too much":        {"up now", options{}, true},
 		"exit without it": {"up --exit", options{}, true},
+		"tour without it": {"up --tour", options{}, true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
