@@ -26,7 +26,7 @@ import (
 // +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances/status,verbs=get;patch
 // +kubebuilder:rbac:groups=kubexen.io,resources=xeninstances/finalizers,verbs=update
-// +kubebuilder:rbac:groups=kubexen.io,resources=xenpools;xenflavors;xenimages;xenclusterimages,verbs=get;list;watch
+// +kubebuilder:rbac:groups=kubexen.io,resources=xenpools;xenflavors;xenimages;xenclusterimages;xensnapshots,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create;delete
@@ -75,6 +75,7 @@ func setupInstance(s *shared) error {
 		Watches(&v1alpha1.XenImage{}, mapped(imageField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(imageField)).
 		Watches(&v1alpha1.XenImage{}, mapped(rescueImageField)).
+		Watches(&v1alpha1.XenSnapshot{}, mapped(snapshotField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(rescueImageField)).
 		WatchesRawSource(s.pools.Source(kindInstance)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: orDefault(s.options.Concurrency, defaultConcurrency)}).
@@ -363,6 +364,7 @@ const (
 	imageField  = "spec.source.imageRef.name"
 
 	rescueImageField = "spec.rescue.imageRef.name"
+	snapshotField    = "spec.source.snapshotRef.name"
 )
 
 // indexInstances lets instances be found by what they depend on.
@@ -373,6 +375,12 @@ func indexInstances(mgr ctrl.Manager) error {
 				return ""
 			}
 			return s.Rescue.ImageRef.Name
+		},
+		snapshotField: func(s *v1alpha1.XenInstanceSpec) string {
+			if s.Source.SnapshotRef == nil {
+				return ""
+			}
+			return s.Source.SnapshotRef.Name
 		},
 		flavorField: func(s *v1alpha1.XenInstanceSpec) string {
 			if s.FlavorRef == nil {

@@ -39,6 +39,9 @@ func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
 	if err := s.gatherRescue(ctx, in); err != nil {
 		return nil, err
 	}
+	if s.Object.Spec.Source.SnapshotRef != nil {
+		return in, s.gatherSnapshot(ctx, in, resolver)
+	}
 	return in, s.gatherImage(ctx, in, resolver)
 }
 
@@ -177,6 +180,7 @@ func (s *instanceScope) checkQuota(ctx context.Context) error {
 // usage is what an instance takes of its pool: what its flavor says, and what it has if the flavor is gone.
 func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance) (pool.Usage, error) {
 	usage := pool.Usage{Instances: 1}
+	s.capturedUsage(object, &usage)
 	if ref := object.Spec.FlavorRef; ref != nil {
 		var flavor v1alpha1.XenFlavor
 		err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &flavor)

@@ -74,6 +74,7 @@ func setupSnapshot(s *shared) error {
 		For(&v1alpha1.XenSnapshot{}, builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfPool), builder.WithPredicates(poolTurned())).
 		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfInstance)).
+		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(snapshotsInUse)).
 		WatchesRawSource(s.pools.Source(kindSnapshot)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: poolConcurrency}).
 		Complete(r)
@@ -338,6 +339,9 @@ func (s *snapshotScope) settle(ctx context.Context) (reconcile.Outcome, error) {
 	if !keep && s.facts.Local != nil {
 		if reason, message, held := s.pool.Held(); held {
 			return reconcile.Wait(reason, message), nil
+		}
+		if outcome, err := s.guarded(ctx); err != nil || !outcome.IsDone() {
+			return s.rest(ctx), err // it stays until then
 		}
 		if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
 			return outcome, err

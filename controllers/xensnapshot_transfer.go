@@ -174,6 +174,9 @@ func (s *snapshotScope) remove(ctx context.Context) (reconcile.Outcome, error) {
 	if s.Paused != "" {
 		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused), nil
 	}
+	if outcome, err := s.guarded(ctx); err != nil || !outcome.IsDone() {
+		return outcome, err
+	}
 	if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
 		return outcome.Because(v1alpha1.ReasonDeleting, outcome.Message()), err
 	}

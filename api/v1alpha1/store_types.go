@@ -2,8 +2,8 @@ package v1alpha1
 
 // What stands here says where images and uploaded snapshots live outside of the pool: S3, Glance, HTTP.
 //
-// Secrets that these types name are in the namespace of the object that names them; those of a XenClusterImage are in
-// the operator's own namespace, which administrators write to.
+// Secrets and snapshots that these types name are in the namespace of the object that names them; the Secrets of a
+// XenClusterImage are in the operator's own namespace, which administrators write to.
 
 // S3Object is an object in an S3-compatible store.
 type S3Object struct {
@@ -142,3 +142,12 @@ const (
 	// CompressionGzip is gzip.
 	CompressionGzip Compression = "Gzip"
 )
+
+// SnapshotReference names a XenSnapshot of the same namespace.
+type SnapshotReference struct {
+	// name of the XenSnapshot.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}

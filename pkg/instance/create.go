@@ -25,6 +25,7 @@ var build = Sequence{
 	{Name: "MakeDisks", Holds: disksMade, Act: makeDisks},              // those that the template does not bring along
 	{Name: "MarkDisks", Holds: disksMarked, Act: markDisks},
 	{Name: "GrowDisks", Holds: disksLarge, Act: growDisks},
+	{Name: "DropCopiedDrive", Holds: noCopiedDrive, Act: dropCopiedDrive}, // a snapshot with memory has the config drive
 	{Name: "AttachDisks", Holds: disksAttached, Act: attachDisks},
 	{Name: "InsertISO", Holds: isoInserted, Act: insertISO},
 	{Name: "RemoveNICs", Holds: noUnfitNICs, Act: removeNICs}, // those of the template
@@ -182,6 +183,7 @@ func markVM(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	}
 	otherConfig := withoutMarks(r.VM.OtherConfig)
 	delete(otherConfig, provisionKey)
+	delete(otherConfig, hiddenKey)
 	maps.Copy(otherConfig, r.vmMarks(r.VM.UUID))
 	return "", r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "mark the VM")
 }
@@ -260,6 +262,9 @@ func insertISO(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	})
 	return "", r.doing(err, "insert the ISO")
 }
+
+// hiddenKey keeps a VM out of the lists of graphical clients: the template of an image has it, and so has its clone.
+const hiddenKey = "HideFromXenCenter"
 
 // isMark reports whether a key of other_config is ours.
 func isMark(key string) bool { return strings.HasPrefix(key, "kubexen.io/") }

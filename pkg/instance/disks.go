@@ -30,6 +30,9 @@ func (f *Facts) attachedDisk(want WantDisk) *Disk {
 	if want.Role == xencache.RoleRootDisk {
 		return f.VM.rootDisk()
 	}
+	if want.Cloned {
+		return f.clonedDisk(want)
+	}
 	for i := range f.VM.Disks {
 		disk := &f.VM.Disks[i]
 		if !disk.isRoot() && (disk.Entry == want.Name || (want.foreign() && disk.VDI.Ref == want.VDI)) {
@@ -213,6 +216,9 @@ func markDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	for _, want := range unmarkedDisks(r.Facts) {
 		vdi := r.diskFor(want)
 		copied := !r.Me.Owns(vdi.Marks) || vdi.Marks.IsCopyOf(vdi.UUID)
+		if err := r.remarkDevice(ctx, want); err != nil {
+			return "", err
+		}
 		otherConfig := withoutMarks(vdi.OtherConfig)
 		maps.Copy(otherConfig, r.diskMarks(want, vdi.UUID))
 		if err := r.Client.VDI.SetOtherConfig(ctx, vdi.Ref, otherConfig); err != nil {

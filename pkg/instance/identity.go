@@ -62,7 +62,7 @@ func discardTwin(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 func (r *Run) discard(ctx context.Context, vm *VM) error {
 	for i := range vm.Disks {
 		disk := &vm.Disks[i]
-		if disk.CD || disk.VDI.Ref.IsNull() || disk.VDI.Users > 1 || r.isForeign(disk.VDI.Ref) || r.keeps(&disk.VDI) {
+		if disk.CD || disk.VDI.Ref.IsNull() || disk.VDI.Users > 1 || r.isForeign(disk.VDI.Ref) || r.keeps(&disk.VDI) && !r.isCloned(disk) {
 			continue
 		}
 		if err := r.Client.VDI.Destroy(ctx, disk.VDI.Ref); err != nil && !isGone(err) {

@@ -47,6 +47,7 @@ func observeTemplate(v xencache.View, ref xenapi.VMRef) *Template {
 		}
 	}
 	slices.Sort(template.Cloning)
+	template.observeBrought(v, record)
 	return template
 }
 

@@ -94,6 +94,10 @@ type Template struct {
 	RootShared bool
 	// Disks are those that it asks to be made.
 	Disks []ProvisionDisk
+	// Captured says that it is a snapshot of a VM. Brought are the further disks that a clone has, NICs the interfaces.
+	Captured bool
+	Brought  []BroughtDisk
+	NICs     []BroughtNIC
 	// Cloning are the clone and copy tasks under way on it.
 	Cloning []xenapi.TaskRef
 }
@@ -148,10 +152,10 @@ type Inputs struct {
 	Installation string
 	// Flavor is nil if the spec names none, or one that does not exist.
 	Flavor *v1alpha1.XenFlavor
-	// ImageTemplate is the uuid of the template that holds the image, if the source is an image that is ready.
+	// ImageTemplate is the uuid of the template that holds the image, or of the snapshot, if that is the source and ready.
 	ImageTemplate string
 	Image         *v1alpha1.XenImageSpec
-	// ImageProblem is why the image cannot be used; it matters only until the VM is made.
+	// ImageProblem is why the image or snapshot cannot be used; it matters only until the VM is made.
 	ImageProblem *Problem
 	// RescueImage is the image of the rescue that the spec asks for, nil if it is not ready; RescueProblems say why, and
 	// what else keeps a rescue from being begun.
@@ -239,7 +243,7 @@ func (w *wanter) source(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 		return
 	}
 	uuid := source.TemplateUUID
-	if source.ImageRef != nil {
+	if source.ImageRef != nil || source.SnapshotRef != nil {
 		if w.in.ImageProblem != nil {
 			w.want.Problems = append(w.want.Problems, *w.in.ImageProblem)
 			return

@@ -24,6 +24,7 @@ func (w *wanter) disks(spec *v1alpha1.XenInstanceSpec) {
 	for i := range spec.Disks {
 		w.dataDisk(spec, &spec.Disks[i])
 	}
+	w.brought(spec)
 	if w.in.Flavor != nil && spec.Source.Existing == nil {
 		w.scratch("ephemeral", w.in.Flavor.Spec.EphemeralDisk)
 		w.scratch("swap", w.in.Flavor.Spec.SwapDisk)
@@ -120,6 +121,8 @@ func (w *wanter) dataDisk(spec *v1alpha1.XenInstanceSpec, entry *v1alpha1.Disk) 
 			return
 		}
 		disk.VDI = vdi
+	} else if captured := w.want.Source.Template.captured(entry.Name); captured != nil {
+		disk.Size, disk.Cloned, disk.Device = entry.Size.Value(), true, captured.Device
 	} else {
 		disk.Size = entry.Size.Value()
 		if !w.has(entry.Name) && w.repository(firstNonEmpty(entry.StorageRepository, placementRepository(spec)), &disk.SR) {
@@ -194,7 +197,8 @@ func (w *wanter) numberDisks() {
 	}
 	if w.vm != nil {
 		for _, disk := range w.vm.Disks {
-			if disk.Entry != "" && !disk.isRoot() {
+			gone := isImplied(disk.Entry) && !slices.ContainsFunc(w.want.Disks, func(d WantDisk) bool { return d.Name == disk.Entry })
+			if disk.Entry != "" && !disk.isRoot() && !gone {
 				latched[disk.Entry] = disk.Device
 				continue
 			}

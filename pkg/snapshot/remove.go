@@ -28,6 +28,12 @@ func Remove(ctx context.Context, h *pool.Handle, s Snapshot, f Facts) (gone bool
 // destroy destroys a snapshot VM: its disks first, because without the record nobody would find them again. A disk that is no
 // snapshot, or that somebody else uses too, is not ours to destroy.
 func destroy(ctx context.Context, h *pool.Handle, s Snapshot, local Local) error {
+	if local.VM.PowerState == xenapi.VMPowerStateSuspended { // with memory: its devices count as attached, so no disk could be destroyed
+		if err := h.Client.VM.HardShutdown(ctx, local.Ref); err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) {
+			return fmt.Errorf("discard the memory of snapshot %s: %w", s.Key, err)
+		}
+		local.Memory = "" // it went with that
+	}
 	for _, disk := range local.Disks {
 		if !disk.Snapshot || disk.Shared {
 			continue
