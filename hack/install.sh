@@ -7,6 +7,8 @@ needed='
 gcc             | gcc             | the race detector
 qemu-img        | qemu-utils      | the independent reader and writer of disk images
 mke2fs          | e2fsprogs       | file systems in disk images
+sfdisk          | fdisk           | partition tables that nobody here wrote
+sgdisk          | gdisk           | the independent judge of GPTs
 gvnccapture     | gvncviewer      | a VNC client that nobody here wrote
 /usr/bin/python3| python3         | a XenAPI client that uses only its standard library
 /usr/lib/python3/dist-packages/pyvhdi.cpython-*| python3-libvhdi | the independent reader of differencing VHDs
