@@ -39,7 +39,8 @@ func newCommand() *cobra.Command {
 	overrides := &clientcmd.ConfigOverrides{}
 	clientcmd.BindOverrideFlags(overrides, flags, shortFlags())
 	c.config = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c), newUndeleteCommand(c), newRescueCommand(c), newUnrescueCommand(c))
+	root.AddCommand(newConsoleCommand(c), newVNCCommand(c), newTextCommand(c), newUndeleteCommand(c), newRescueCommand(c), newUnrescueCommand(c),
+		newResizeCommand(c), newConfirmCommand(c), newRevertCommand(c), newMigrateCommand(c))
 	return root
 }
 

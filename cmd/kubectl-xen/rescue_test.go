@@ -24,8 +24,8 @@ func TestProgressOfARescue(t *testing.T) {
 		"nothing is known yet": {asked: on, rescued: metav1.Condition{Status: metav1.ConditionUnknown}},
 		"on the way":           {asked: on, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonEnteringRescue, Message: "stopping"}, text: "stopping"},
 		"in rescue":            {asked: on, rescued: metav1.Condition{Status: yes, Reason: v1alpha1.ReasonRescueActive, Message: "runs"}, text: "in rescue: runs\nthe password is in the Secret web-rescue", done: true},
-		"refused":              {asked: on, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonRescueImageUnsuitable, Message: "too big"}, stalled: true, text: "too big", fails: true},
-		"timed out before":     {asked: on, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonRescueTimedOut, Message: "over"}, text: "over", done: true, fails: true},
+		"refused":              {asked: on, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonRescueImageUnsuitable, Message: "too big"}, stalled: true, fails: true},
+		"timed out before":     {asked: on, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonRescueTimedOut, Message: "over"}, fails: true},
 		"on the way back":      {asked: off, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonLeavingRescue, Message: "removing"}, text: "removing"},
 		"back":                 {asked: off, rescued: metav1.Condition{Status: no, Reason: v1alpha1.ReasonNotRequested}, text: "back as before: the VM is Running", done: true},
 	} {
@@ -40,9 +40,9 @@ func TestProgressOfARescue(t *testing.T) {
 				Rescue:       &v1alpha1.RescueStatus{SecretRef: &v1alpha1.LocalSecretReference{Name: "web-rescue"}},
 				CommonStatus: v1alpha1.CommonStatus{Conditions: []metav1.Condition{test.rescued, stalled, {Type: v1alpha1.ConditionReady}}},
 			}}
-			text, done, err := (&rescueRequest{state: test.asked}).progress(instance)
-			if text != test.text || done != test.done || (err != nil) != test.fails {
-				t.Errorf("%q, done %t, error %v; want %q, %t, %t", strings.TrimSpace(text), done, err, test.text, test.done, test.fails)
+			now, err := (&rescueRequest{state: test.asked}).progress(instance)
+			if now.text != test.text || now.done != test.done || (err != nil) != test.fails {
+				t.Errorf("%q, done %t, error %v; want %q, %t, %t", strings.TrimSpace(now.text), now.done, err, test.text, test.done, test.fails)
 			}
 		})
 	}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+)
+
+// placementField is how status.pendingChanges name the place of a VM.
+const placementField = "placement.host"
+
+// migrateRequest is the host that the user wants the VM on.
+type migrateRequest struct {
+	host string
+	pin  bool
+}
+
+func newMigrateCommand(c *cluster) *cobra.Command {
+	r := &migrateRequest{}
+	ch := &change{edit: r.edit, progress: r.progress}
+	cmd := &cobra.Command{
+		Use:   "migrate INSTANCE --host HOST",
+		Short: "Move a VM to another host of its pool",
+		Long: "Sets spec.placement.host of the XenInstance and shows the progress. A VM that runs goes on running; disks that the host does\n" +
+			"not see go along. Whoever keeps the manifest elsewhere (GitOps) sets the field there instead.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
+	}
+	cmd.Flags().StringVar(&r.host, "host", "", "name of the host (required)")
+	cmd.Flags().BoolVar(&r.pin, "pin", false, "nowhere else: the VM is brought back if it is moved away, and does not start elsewhere")
+	ch.register(cmd)
+	if err := cmd.MarkFlagRequired("host"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// edit asks for the host.
+func (r *migrateRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+	if i.Spec.Placement == nil {
+		i.Spec.Placement = &v1alpha1.Placement{}
+	}
+	i.Spec.Placement.Host = r.host
+	i.Spec.Placement.Pin = i.Spec.Placement.Pin || r.pin
+	return "", nil
+}
+
+// progress is how far it is.
+func (r *migrateRequest) progress(i *v1alpha1.XenInstance) (progress, error) {
+	if err := stalled(i); err != nil {
+		return progress{}, err
+	}
+	if !isReady(i) || i.Status.Operation != nil {
+		return underWay(i), nil
+	}
+	at := slices.IndexFunc(i.Status.PendingChanges, func(c v1alpha1.PendingChange) bool { return c.Field == placementField })
+	switch {
+	case at >= 0:
+		return progress{}, errors.New(i.Status.PendingChanges[at].Message)
+	case i.Status.HostName == "":
+		return progress{done: true, text: fmt.Sprintf("%s is %s and starts on %s", i.Name, i.Status.PowerState, r.host)}, nil
+	}
+	return progress{done: true, text: fmt.Sprintf("%s is on %s", i.Name, i.Status.HostName)}, nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+)
+
+const resizeExample = `  # another flavor; what needs the VM to be off waits for its next power-off
+  kubectl xen resize web --flavor large
+
+  # now: the VM is shut down and started again
+  kubectl xen resize web --flavor large --restart`
+
+// resizeRequest is the size that the user asks for.
+type resizeRequest struct {
+	flavor  string
+	restart bool
+}
+
+func newResizeCommand(c *cluster) *cobra.Command {
+	r := &resizeRequest{}
+	ch := &change{edit: r.edit, progress: func(i *v1alpha1.XenInstance) (progress, error) { return sized(i, r.flavor) }}
+	cmd := &cobra.Command{
+		Use:   "resize INSTANCE --flavor FLAVOR",
+		Short: "Give a VM another size",
+		Long: "Sets spec.flavorRef of the XenInstance, and with --restart spec.resize.strategy, and shows the progress. Whoever keeps the\n" +
+			"manifest elsewhere (GitOps) sets the fields there instead.",
+		Example: resizeExample,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
+	}
+	cmd.Flags().StringVar(&r.flavor, "flavor", "", "name of the XenFlavor (required)")
+	cmd.Flags().BoolVar(&r.restart, "restart", false, "carry it out now if the VM must be off for it: shut it down and start it again")
+	ch.register(cmd)
+	if err := cmd.MarkFlagRequired("flavor"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// edit asks for the flavor, if there is one of the name. Who may not read flavors is told by the instance.
+func (r *resizeRequest) edit(ctx context.Context, api client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+	var flavor v1alpha1.XenFlavor
+	err = api.Get(ctx, client.ObjectKey{Name: r.flavor}, &flavor)
+	if apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("there is no XenFlavor %q; kubectl get xenflavors lists them", r.flavor)
+	}
+	if err != nil && !apierrors.IsForbidden(err) {
+		return "", fmt.Errorf("look at the flavor: %w", err)
+	}
+	i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: r.flavor}
+	if r.restart {
+		if i.Spec.Resize == nil {
+			i.Spec.Resize = &v1alpha1.Resize{}
+		}
+		i.Spec.Resize.Strategy = v1alpha1.ResizeRestart
+	}
+	return "", nil
+}
+
+// sized is how far a VM is on its way to a flavor.
+func sized(i *v1alpha1.XenInstance, flavor string) (progress, error) {
+	if err := stalled(i); err != nil {
+		return progress{}, err
+	}
+	applied, resize := i.Status.Flavor, i.Status.Resize
+	has := applied != nil && applied.Name == flavor && meta.IsStatusConditionTrue(i.Status.Conditions, v1alpha1.ConditionFlavorApplied)
+	switch {
+	case has && resize != nil && resize.Stage == v1alpha1.ResizeAwaitingConfirmation:
+		return progress{done: true, text: fmt.Sprintf("%s; kubectl xen confirm %s keeps it, kubectl xen revert %s goes back", size(i), i.Name, i.Name)}, nil
+	case has && resize == nil && isReady(i):
+		return progress{done: true, text: size(i)}, nil
+	case !has && isReady(i) && i.Status.Operation == nil:
+		return progress{done: true, text: underWay(i).text + "; kubectl xen resize --restart does it now"}, nil
+	}
+	return underWay(i), nil
+}
+
+// size says what the VM has.
+func size(i *v1alpha1.XenInstance) string {
+	text := fmt.Sprintf("%s has flavor %s: %d VCPUs", i.Name, i.Status.Flavor.Name, i.Status.Flavor.VCPUs)
+	if memory := i.Status.Flavor.Memory; memory != nil {
+		text += ", " + memory.String()
+	}
+	return text
+}
+
+func newConfirmCommand(c *cluster) *cobra.Command {
+	ch := &change{edit: confirm, progress: resizeOver}
+	cmd := &cobra.Command{
+		Use:   "confirm INSTANCE",
+		Short: "Keep the size that a VM has got by a resize",
+		Long:  "Sets spec.resize.confirm of the XenInstance to the resize that waits for it. Its restore point is destroyed then.",
+		Args:  cobra.ExactArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
+	}
+	ch.register(cmd)
+	return cmd
+}
+
+// confirm agrees to the resize that waits.
+func confirm(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+	resize := i.Status.Resize
+	if resize == nil || resize.Stage != v1alpha1.ResizeAwaitingConfirmation {
+		return "", fmt.Errorf("no resize of %s waits to be confirmed", i.Name)
+	}
+	if i.Spec.Resize == nil {
+		i.Spec.Resize = &v1alpha1.Resize{}
+	}
+	i.Spec.Resize.Confirm = resize.ID
+	return "", nil
+}
+
+// resizeOver is how far the end of a resize is.
+func resizeOver(i *v1alpha1.XenInstance) (progress, error) {
+	if err := stalled(i); err != nil {
+		return progress{}, err
+	}
+	if i.Status.Resize == nil && isReady(i) && i.Status.Flavor != nil {
+		return progress{done: true, text: size(i)}, nil
+	}
+	return underWay(i), nil
+}
+
+func newRevertCommand(c *cluster) *cobra.Command {
+	r := &revertRequest{}
+	ch := &change{edit: r.edit, progress: resizeOver}
+	cmd := &cobra.Command{
+		Use:   "revert INSTANCE",
+		Short: "Give a VM the size back that it had before a resize",
+		Long: "Sets spec.flavorRef of the XenInstance to what it was before the resize that is under way or waits to be confirmed. Data stays,\n" +
+			"unless --discard puts the root disk back as it was then: what was written to it since is lost.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
+	}
+	cmd.Flags().BoolVar(&r.discard, "discard", false, "put the root disk back too: what was written to it since the resize is lost")
+	ch.register(cmd)
+	return cmd
+}
+
+// revertRequest is the way back that the user asks for.
+type revertRequest struct{ discard bool }
+
+// edit asks for the old flavor, and with discard for the old root disk.
+func (r *revertRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+	resize := i.Status.Resize
+	switch {
+	case resize == nil:
+		return "", fmt.Errorf("no resize of %s can be reverted: none is under way, none waits to be confirmed", i.Name)
+	case r.discard && resize.RestorePoint == nil:
+		return "", errors.New("the resize has no restore point to go back to: without --discard CPUs and memory go back and the data stays")
+	case resize.From == "" || resize.From == resize.To:
+		return "", errors.New("the resize has changed no flavor: put rootDisk of the manifest back as it was")
+	}
+	i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: resize.From}
+	if r.discard {
+		if i.Spec.Resize == nil {
+			i.Spec.Resize = &v1alpha1.Resize{}
+		}
+		i.Spec.Resize.DiscardTo = resize.RestorePoint.ID
+	}
+	return "", nil
+}
