@@ -15,6 +15,9 @@ import (
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
+// rescueStep is how many actions lie between two kills in the quick mode: there are many workflows.
+const rescueStep = 7
+
 // rescueWorkflows are the ways into a rescue and out of it. Each ends with the instance's own disks as they were: a disk of
 // its that is destroyed is missing in the end.
 func rescueWorkflows() []testkit.Workflow {
@@ -74,6 +77,10 @@ func rescueWorkflows() []testkit.Workflow {
 		{
 			Name: "trash", VMs: 1, Setup: within(func(*testkit.InstanceBuilder) {}), Drive: remove, Converged: isGone,
 		},
+		{
+			Name: "orphan", VMs: 0, Drive: remove, Converged: isGone,
+			Setup: within(func(b *testkit.InstanceBuilder) { b.DeletedBy(v1alpha1.DeletionOrphan) }),
+		},
 	}
 }
 
@@ -90,7 +97,7 @@ func changed(t testing.TB, w *testkit.World, change func(*v1alpha1.XenInstance))
 // TestCrashInRescue kills the manager at every point of the way into a rescue and out of it.
 func TestCrashInRescue(t *testing.T) {
 	for _, workflow := range rescueWorkflows() {
-		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }
+		workflow.Simulator, workflow.Step = func(testing.TB) xensim.Options { return withAgents }, rescueStep
 		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
 	}
 }
@@ -100,7 +107,7 @@ func TestCrashInRescue(t *testing.T) {
 func TestLostStatusInRescue(t *testing.T) {
 	for _, workflow := range rescueWorkflows()[:3] {
 		var lived sync.Map // by the log of their world
-		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }
+		workflow.Simulator, workflow.Step = func(testing.TB) xensim.Options { return withAgents }, 2*rescueStep
 		run := func(ctx context.Context, config *rest.Config, options testkit.ManagerOptions) error {
 			if _, again := lived.LoadOrStore(options.Log, true); again {
 				if err := loseStatuses(ctx, testkit.Start(t)); err != nil {

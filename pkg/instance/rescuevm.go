@@ -187,11 +187,11 @@ func markRescueDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	for _, disk := range r.freshDisks(r.Rescue) {
 		otherConfig := withoutMarks(disk.VDI.OtherConfig)
 		maps.Copy(otherConfig, r.rescueDiskMarks(rootName, disk.VDI.UUID))
-		if err := r.Client.VDI.SetOtherConfig(ctx, disk.VDI.Ref, otherConfig); err != nil {
-			return "", r.doing(err, "mark the disk at %s of the rescue VM", disk.Device)
-		}
 		if err := r.Client.VDI.SetNameLabel(ctx, disk.VDI.Ref, r.rescueName()+" "+rootName); err != nil {
 			return "", r.doing(err, "name the disk at %s of the rescue VM", disk.Device)
+		}
+		if err := r.Client.VDI.SetOtherConfig(ctx, disk.VDI.Ref, otherConfig); err != nil { // last: it says that the disk is done
+			return "", r.doing(err, "mark the disk at %s of the rescue VM", disk.Device)
 		}
 	}
 	return "", nil

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,13 +34,15 @@ type Workflow struct {
 	Converged func(ctx context.Context, w *World) error
 	// VMs is how many VMs with the mark of our installation, and the role vm, there are in the end.
 	VMs int
+	// Step is how many actions lie between two kills in the quick mode; 0 is four.
+	Step int
 }
 
 // Crash runs a workflow once without a kill, and counts the XenAPI calls and API-server writes that it takes. Then it
 // runs it again and again, each time killing the manager after one of them, before the next, and starting another. All
 // must end with what the first left on the pool, and with nothing of anybody else touched and no secret shown.
 //
-// In quick mode (the default) it kills after every fourth action, the first and the last; KUBEXEN_CRASH_EVERY_ACTION=1
+// In quick mode (the default) it kills after every fourth action or what Step says, the first and the last; KUBEXEN_CRASH_EVERY_ACTION=1
 // kills after each one.
 func Crash(t *testing.T, environment *Environment, run RunManager, workflow Workflow) {
 	t.Helper()
@@ -55,7 +58,7 @@ func Crash(t *testing.T, environment *Environment, run RunManager, workflow Work
 	if t.Failed() {
 		return
 	}
-	for _, k := range killPoints(len(undisturbed.Actions)) {
+	for _, k := range KillPoints(len(undisturbed.Actions), cmp.Or(workflow.Step, sparse)) {
 		t.Run(fmt.Sprintf("killed after %02d %s", k, path(undisturbed.Actions[k-1])), func(t *testing.T) {
 			if err := workflow.KilledAfter(t, environment, run, k, undisturbed); err != nil {
 				t.Error(err)
@@ -207,9 +210,9 @@ func (w *World) describe(ctx context.Context) string {
 	return out.String()
 }
 
-// killPoints are the actions after which to kill.
-func killPoints(actions int) []int {
-	step := sparse
+// KillPoints are the actions after which to kill: the first, the last, and in between each so many, step. With
+// KUBEXEN_CRASH_EVERY_ACTION=1 they are all.
+func KillPoints(actions, step int) []int {
 	if os.Getenv(EveryActionVariable) != "" {
 		step = 1
 	}
