@@ -200,7 +200,9 @@ func (s *shared) register() error {
 
 // addTransfers lets the manager run transfers between pools and stores. They end when it does.
 func (s *shared) addTransfers() error {
-	s.stores = &transfer.SecretStores{Secrets: s.manager.GetAPIReader(), Namespace: s.options.Namespace, Guard: s.options.Endpoints}
+	s.stores = &transfer.SecretStores{
+		Secrets: s.manager.GetAPIReader(), Namespace: s.options.Namespace, Installation: s.options.Installation, Guard: s.options.Endpoints,
+	}
 	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock)
 	s.runner = local
 	if err := s.manager.Add(manager.RunnableFunc(local.Run)); err != nil {

@@ -1,5 +1,3 @@
-//go:build soak
-
 package controllers_test
 
 import (
@@ -8,9 +6,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/testkit"
 )
 
-// TestTransferCrash kills the manager at every point of an upload and of an import. It runs in make soak alone as long as two points do not
-// hold: an import killed after VDI.create may leave its task pending, and an upload killed after it stored its progress may find its
-// snapshot gone.
+// TestTransferCrash kills the manager at every point of an upload and of an import.
 func TestTransferCrash(t *testing.T) {
 	store := newWebStore(t)
 	body := make([]byte, 4<<20)

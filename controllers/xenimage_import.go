@@ -227,6 +227,11 @@ func (r *imageReconciler[T]) removeFrom(ctx context.Context, scope *reconcile.Sc
 		}
 		return outcome
 	}
+	for _, name := range copiesOn(p) {
+		if err := transfer.EndTasks(ctx, handle, importID(img, p.Name, name)); err != nil {
+			return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+		}
+	}
 	var made image.Made
 	handle.Cache.View(func(v xencache.View) { made = image.ObserveMade(v, handle.Installation, img) })
 	if made.None() {

@@ -59,6 +59,8 @@ type snapshotScope struct {
 	snapshot snapshot.Snapshot
 	source   string // uuid of the instance's VM
 	facts    snapshot.Facts
+	// recorded says that the stored status tells of the complete upload: only then does the snapshot leave the pool.
+	recorded bool
 }
 
 func setupSnapshot(s *shared) error {
@@ -103,7 +105,7 @@ func (r *snapshotReconciler) scope(inner *reconcile.Scope[*v1alpha1.XenSnapshot]
 	if known == "" {
 		known = object.Annotations[v1alpha1.AnnotationSnapshotUUID]
 	}
-	return &snapshotScope{Scope: inner, r: r, snapshot: snapshot.Snapshot{
+	return &snapshotScope{Scope: inner, r: r, recorded: snapshot.IsUploaded(&object.Status), snapshot: snapshot.Snapshot{
 		Key: xencache.Key{Kind: kindSnapshot, Namespace: object.Namespace, Name: object.Name},
 		UID: string(object.UID), Spec: &object.Spec, KnownUUID: known,
 	}}
@@ -188,8 +190,7 @@ func (s *snapshotScope) capture(ctx context.Context) (reconcile.Outcome, error) 
 	status := &s.Object.Status
 	if snapshot.IsCaptured(status) {
 		if s.facts.Local == nil {
-			return s.failed(reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
-				"snapshot %s is no longer on pool %s, and was not uploaded; make another XenSnapshot", status.UUID, s.pool.Name))), nil
+			return s.lost(ctx), nil
 		}
 		return reconcile.Done(), nil
 	}
@@ -201,33 +202,11 @@ func (s *snapshotScope) capture(ctx context.Context) (reconcile.Outcome, error) 
 		return reconcile.Wait(v1alpha1.ReasonCapturing, "the snapshot is being taken").After(barrier), nil
 	}
 	if s.facts.Local == nil {
-		if outcome, err := s.recall(ctx); err != nil || !outcome.IsDone() || snapshot.IsCaptured(status) {
-			return outcome, err
+		if outcome := s.recall(ctx); !outcome.IsDone() || snapshot.IsCaptured(status) {
+			return outcome, nil
 		}
 	}
 	return s.take(ctx)
-}
-
-// recall looks whether the snapshot was taken before, although the status does not say so: the object was restored, or
-// applied anew. What a store has of it is taken over.
-func (s *snapshotScope) recall(ctx context.Context) (reconcile.Outcome, error) {
-	annotated := s.Object.Annotations[v1alpha1.AnnotationSnapshotUUID]
-	if s.Object.Spec.Destination != nil && s.Object.Spec.Destination.Glance == nil {
-		manifest, sum, location, err := s.readManifest(ctx)
-		switch {
-		case err == nil && manifest.Snapshot == s.Object.Namespace+"/"+s.Object.Name && manifest.Installation == s.r.installation:
-			s.Object.Status.Upload = s.emptyUpload()
-			snapshot.Recalled(&s.Object.Status, manifest, location(transfer.ManifestName), sum, transfer.FilesOf(manifest, location))
-			return reconcile.Done(), nil
-		case err != nil && annotated != "" && !isNotFound(err):
-			return reconcile.Retry(v1alpha1.ReasonStoreUnavailable, err), nil
-		}
-	}
-	if annotated != "" {
-		return s.failed(reconcile.Terminal(v1alpha1.ReasonRestoredWithoutRecord, fmt.Sprintf(
-			"this object was restored: its snapshot %s is neither on the pool nor at the destination, and it is not taken again; make another XenSnapshot", annotated))), nil
-	}
-	return reconcile.Done(), nil
 }
 
 // take goes through the steps, as many as can be taken in this pass.
@@ -337,6 +316,9 @@ func (s *snapshotScope) succeeded() bool {
 func (s *snapshotScope) settle(ctx context.Context) (reconcile.Outcome, error) {
 	keep := s.Object.Spec.Destination == nil || s.Object.Spec.KeepLocal == v1alpha1.KeepAlways || !s.succeeded()
 	if !keep && s.facts.Local != nil {
+		if !s.recorded {
+			return reconcile.Wait(v1alpha1.ReasonUploaded, "the copy is complete; the snapshot is now removed from the pool").After(time.Millisecond), nil
+		}
 		if reason, message, held := s.pool.Held(); held {
 			return reconcile.Wait(reason, message), nil
 		}
@@ -386,8 +368,6 @@ func (s *snapshotScope) lastStall() (reason, message string) {
 	}
 	return v1alpha1.ReasonBackoffLimitExceeded, "it failed; see its Events"
 }
-
-func isNotFound(err error) bool { return transfer.IsNotFound(err) }
 
 // indexSnapshots lets snapshots be found by their instance.
 func indexSnapshots(mgr ctrl.Manager) error {

@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
-	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/snapshot"
@@ -94,8 +93,8 @@ func (s *snapshotScope) withoutInstance(ctx context.Context) (reconcile.Outcome,
 		return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
 	}
 	if !snapshot.IsCaptured(&s.Object.Status) {
-		if outcome, err := s.recall(ctx); err != nil || !outcome.IsDone() {
-			return outcome, err
+		if outcome := s.recall(ctx); !outcome.IsDone() {
+			return outcome, nil
 		}
 	}
 	if snapshot.IsCaptured(&s.Object.Status) {
@@ -139,23 +138,6 @@ func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
 		}})
 	}
 	return next.Outcome, nil
-}
-
-// openStore opens the destination.
-func (s *snapshotScope) openStore(ctx context.Context) (imagestore.Store, error) {
-	return s.r.stores.Open(ctx, s.place())
-}
-
-// readManifest reads what the destination knows of the snapshot.
-func (s *snapshotScope) readManifest(ctx context.Context) (manifest transfer.Manifest, sum string, location func(string) string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	store, err := s.openStore(ctx)
-	if err != nil {
-		return manifest, "", nil, err
-	}
-	manifest, sum, err = transfer.ReadManifest(ctx, store)
-	return manifest, sum, store.Location, err
 }
 
 // remove ends the transfer, removes what is to go, and lets the object go.
@@ -218,9 +200,9 @@ func (s *snapshotScope) removeRemote(ctx context.Context) reconcile.Outcome {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	store, err := s.openStore(ctx)
+	store, err := s.r.stores.Open(ctx, s.place())
 	if err == nil {
-		err = transfer.RemoveUpload(ctx, store, s.Object.Spec.Destination, upload, s.Object.Status.Disks, s.Object.Status.UUID)
+		err = transfer.RemoveUpload(ctx, store, s.Object.Spec.Destination, s.Object.Status.Disks, s.Object.Status.UUID)
 	}
 	if err == nil {
 		return reconcile.Done()

@@ -25,12 +25,17 @@ type GlanceOptions struct {
 	Cloud *Cloud
 	// ImageID is the image that the empty name means.
 	ImageID string
+	// Place sets the images that are made here apart from all others in the service; names are relative to it.
+	Place   string
 	Network Network
 }
 
 // objectProperty is the property of an image that holds the name that it was created under. Glance takes any number of
 // images of the same name, so the name alone finds nothing again.
 const objectProperty = "kubexen_object"
+
+// placeProperty is the property of an image that holds the place that it was created at.
+const placeProperty = "kubexen_place"
 
 // Glance is an OpenStack image service.
 type Glance struct {
@@ -141,6 +146,7 @@ type glanceImage struct {
 	HashAlgorithm   string   `json:"os_hash_algo"`
 	HashValue       string   `json:"os_hash_value"`
 	Tags            []string `json:"tags"`
+	Object          string   `json:"kubexen_object"`
 	properties      map[string]string
 }
 
@@ -162,7 +168,7 @@ func (i *glanceImage) UnmarshalJSON(data []byte) error {
 	}
 	for _, own := range []string{
 		"id", "name", "status", "disk_format", "container_format", "checksum", "os_hash_algo", "os_hash_value", "visibility", "owner",
-		"created_at", "updated_at", "self", "file", "schema", "direct_url", "stores", objectProperty,
+		"created_at", "updated_at", "self", "file", "schema", "direct_url", "stores", objectProperty, placeProperty,
 	} {
 		delete(i.properties, own)
 	}
@@ -172,7 +178,7 @@ func (i *glanceImage) UnmarshalJSON(data []byte) error {
 
 func (i *glanceImage) object() Object {
 	object := Object{
-		Size: -1, ID: i.ID, Version: i.ID, Digests: Digests{MD5: i.Checksum}, // the bytes of an image never change
+		Size: -1, Name: i.Object, ID: i.ID, Version: i.ID, Digests: Digests{MD5: i.Checksum}, // the bytes of an image never change
 		Image: &ImageRecord{
 			Name: i.Name, DiskFormat: i.DiskFormat, ContainerFormat: i.ContainerFormat, MinDiskGiB: i.MinDisk, MinMemoryMiB: i.MinRAM,
 			Properties: i.properties, Tags: i.Tags,
@@ -241,12 +247,40 @@ func (g *Glance) get(ctx context.Context, id string) (*glanceImage, error) {
 	return image, err
 }
 
-// find lists our own images of a name, whatever their status: what others share with us is never ours.
+// mostImages is more than a snapshot has disks; Glance gives no more at a time.
+const mostImages = "1000"
+
+// List returns the complete images at the place, with their names.
+func (g *Glance) List(ctx context.Context) ([]Object, error) {
+	if g.options.Place == "" {
+		return nil, g.wrong(Invalid, errors.New("it has no place of its own in the service"))
+	}
+	found, err := g.find(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var objects []Object
+	for i := range found {
+		if found[i].Status == statusActive {
+			objects = append(objects, found[i].object())
+		}
+	}
+
+	return objects, nil
+}
+
+// find lists our own images of a name, or all at the place, whatever their status: what others share with us is never
+// ours.
 func (g *Glance) find(ctx context.Context, name string) ([]glanceImage, error) {
 	page := struct {
 		Images []glanceImage `json:"images"`
 	}{}
-	query := url.Values{objectProperty: {name}, "visibility": {"private"}, "sort_key": {"created_at"}, "sort_dir": {"desc"}}
+	query := url.Values{"limit": {mostImages}, "visibility": {"private"}, "sort_key": {"created_at"}, "sort_dir": {"desc"}}
+	for property, value := range map[string]string{objectProperty: name, placeProperty: g.options.Place} {
+		if value != "" {
+			query.Set(property, value)
+		}
+	}
 	err := g.call(ctx, "find", "images?"+query.Encode(), func(client *gophercloud.ServiceClient, address string) error {
 		_, err := client.Get(ctx, address, &page, nil) //nolint:bodyclose // gophercloud has closed it
 		return err
@@ -391,6 +425,9 @@ func (g *Glance) create(ctx context.Context, name string, record ImageRecord) (*
 		"name": record.Name, "disk_format": record.DiskFormat, "container_format": record.ContainerFormat, "visibility": "private",
 		"min_disk": record.MinDiskGiB, "min_ram": record.MinMemoryMiB, objectProperty: name,
 	})
+	if g.options.Place != "" {
+		body[placeProperty] = g.options.Place
+	}
 	if len(record.Tags) > 0 {
 		body["tags"] = record.Tags
 	}

@@ -53,6 +53,8 @@ type Object struct {
 	Digests Digests
 	// Confirmed tells, of an object that was written, that the store computed a digest itself and it is ours.
 	Confirmed bool
+	// Name under which a list has it.
+	Name string
 	// ID that the store gave the object, for a Glance image its id.
 	ID string
 	// Image is what Glance says of an image.

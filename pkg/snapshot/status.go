@@ -85,7 +85,8 @@ func limited(message string) string {
 }
 
 // Recalled writes down what a store remembers of a snapshot that was taken and uploaded before the status was lost.
-func Recalled(status *v1alpha1.XenSnapshotStatus, manifest transfer.Manifest, location, digest string, files []v1alpha1.UploadedFile) {
+func Recalled(status *v1alpha1.XenSnapshotStatus, found transfer.Found) {
+	manifest := &found.Manifest
 	taken := metav1.NewTime(manifest.TakenAt)
 	status.UUID, status.InstanceUUID, status.TakenAt, status.Consistency = manifest.SnapshotUUID, manifest.InstanceUUID, &taken, manifest.Consistency
 	status.Disks = nil
@@ -97,6 +98,7 @@ func Recalled(status *v1alpha1.XenSnapshotStatus, manifest transfer.Manifest, lo
 		})
 	}
 	status.Size = resource.NewQuantity(total, resource.BinarySI)
-	status.Upload.Manifest, status.Upload.SHA256, status.Upload.Files, status.Upload.Percent = location, digest, files, 100
+	status.Upload.Manifest, status.Upload.SHA256, status.Upload.Files, status.Upload.Percent = found.Location, found.SHA256, found.Files, 100
+	status.Upload.LastError, status.Upload.NextRetryTime, status.Upload.BytesPerSecond = "", "", 0
 	reconcile.SetCondition(&status.Conditions, v1alpha1.ConditionUploaded, metav1.ConditionTrue, v1alpha1.ReasonUploaded, "")
 }

@@ -28,10 +28,13 @@ type source struct {
 }
 
 // fill makes a disk of the file: of the exact size of what is in it, marked as unfinished until all of it is verified.
-func (l *Local) fill(ctx context.Context, m *meter, i *Import) error {
+func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	handle, err := l.pools.Get(i.Pool)
 	if err != nil {
 		return &Failure{Reason: v1alpha1.ReasonPoolNotReady, Err: err}
+	}
+	if err := EndTasks(ctx, handle, id); err != nil {
+		return poolFailure(err)
 	}
 	sr, err := find(handle, i.SR, xencache.View.SRByUUID)
 	if err != nil {
@@ -54,7 +57,7 @@ func (l *Local) fill(ctx context.Context, m *meter, i *Import) error {
 	}
 	m.begin(max(0, object.Size))
 	s := &source{store: store, object: object, wanted: digests(i.Checksum), stated: disk.Format(i.Format), meter: m}
-	return importFailure(s.into(ctx, handle, sr, i))
+	return importFailure(s.into(ctx, &target{handle: handle, sr: sr, request: i, task: TaskName(handle.Installation, id)}))
 }
 
 func digests(checksum *v1alpha1.Checksum) imagestore.Digests {
@@ -82,7 +85,7 @@ func importFailure(err error) error {
 }
 
 // into chooses the way: as a stream where the file tells its length and size at its head, else by ranges.
-func (s *source) into(ctx context.Context, h *pool.Handle, sr xenapi.SRRef, i *Import) error {
+func (s *source) into(ctx context.Context, target *target) error {
 	download := s.open(ctx)
 	defer download.Close()
 	content, err := disk.Sniff(io.TeeReader(download, s.meter), s.stated, largest)
@@ -91,7 +94,6 @@ func (s *source) into(ctx context.Context, h *pool.Handle, sr xenapi.SRRef, i *I
 	}
 	defer content.Close()
 	s.meter.set(func(state *State) { state.Format = v1alpha1.DiskFormat(content.Format) })
-	target := &target{handle: h, sr: sr, request: i}
 	switch {
 	case content.Format == disk.VHD:
 		if head, err := disk.NewChecked(content, disk.VHD, s.lengthOf(content)); err == nil {
@@ -242,6 +244,7 @@ type target struct {
 	handle  *pool.Handle
 	sr      xenapi.SRRef
 	request *Import
+	task    string // its name
 	ref     xenapi.VDIRef
 }
 
@@ -257,7 +260,7 @@ func (t *target) write(ctx context.Context, size int64, format xenapi.DiskFormat
 		t.ref = ref
 	}
 	return t.handle.Client.ImportVDI(ctx, xenapi.ImportVDI{
-		VDI: t.ref, Format: format, Body: body, Size: length, Transfer: xenapi.Transfer{Label: "Import of " + t.request.Name},
+		VDI: t.ref, Format: format, Body: body, Size: length, Transfer: xenapi.Transfer{Label: t.task},
 	})
 }
 

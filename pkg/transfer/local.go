@@ -79,7 +79,7 @@ func (l *Local) Start(id ID, request Request) {
 	l.running.Add(1)
 	go func() {
 		defer l.running.Done()
-		err := l.carryOut(ctx, j.meter, request)
+		err := l.carryOut(ctx, id, j.meter, request)
 		cancel()
 		close(j.done) // before the end is told: whoever hears of it may start the next attempt
 		j.meter.end(err)
@@ -123,12 +123,12 @@ func (l *Local) Stop(id ID) bool {
 }
 
 // carryOut does what a request asks.
-func (l *Local) carryOut(ctx context.Context, m *meter, request Request) error {
+func (l *Local) carryOut(ctx context.Context, id ID, m *meter, request Request) error {
 	switch {
 	case request.Upload != nil:
-		return l.upload(ctx, m, request.Upload)
+		return l.upload(ctx, id, m, request.Upload)
 	case request.Import != nil:
-		return l.fill(ctx, m, request.Import)
+		return l.fill(ctx, id, m, request.Import)
 	}
 	return errors.New("the request asks for nothing")
 }

@@ -13,21 +13,14 @@ func IsNotFound(err error) bool { return imagestore.KindOf(err) == imagestore.No
 
 // RemoveUpload removes what an upload left in a store, complete or not: the manifest first, because without it nothing is
 // complete. What belongs to another snapshot stays.
-func RemoveUpload(ctx context.Context, store imagestore.Store, d *v1alpha1.SnapshotDestination, upload *v1alpha1.SnapshotUpload, disks []v1alpha1.SnapshotDisk, uuid string) error {
-	if d.Glance != nil {
-		var problems []error
-		for _, file := range upload.Files {
-			problems = append(problems, store.Remove(ctx, file.Location))
-		}
-		return errors.Join(problems...)
-	}
-	manifest, _, err := ReadManifest(ctx, store)
+func RemoveUpload(ctx context.Context, store imagestore.Store, d *v1alpha1.SnapshotDestination, disks []v1alpha1.SnapshotDisk, uuid string) error {
+	found, err := Recall(ctx, store)
 	switch {
-	case err == nil && manifest.SnapshotUUID != uuid:
+	case err == nil && found.Manifest.SnapshotUUID != uuid:
 		return nil
 	case err != nil && !IsNotFound(err):
 		return err
-	case err == nil:
+	case err == nil && found.Location != "":
 		if err := store.Remove(ctx, ManifestName); err != nil {
 			return err
 		}

@@ -121,18 +121,3 @@ const (
 	reportEvery = 10 * time.Second
 	reportStep  = 5
 )
-
-// Failure is why a transfer failed.
-type Failure struct {
-	// Reason is one of the constants of the API.
-	Reason string
-	// Permanent says that trying again is pointless.
-	Permanent bool
-	Err       error
-}
-
-// Error implements error.
-func (f *Failure) Error() string { return f.Err.Error() }
-
-// Unwrap returns the cause.
-func (f *Failure) Unwrap() error { return f.Err }

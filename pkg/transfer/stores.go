@@ -21,6 +21,8 @@ type SecretStores struct {
 	Secrets client.Reader
 	// Namespace is the operator's own, where the Secrets of cluster-wide objects are.
 	Namespace string
+	// Installation is the operator's, which tells its images from others' in an image service.
+	Installation string
 	// Guard decides where the operator connects on a tenant's word.
 	Guard *egress.Guard
 }
@@ -50,7 +52,9 @@ func (s *SecretStores) open(ctx context.Context, place Place) (imagestore.Store,
 			}
 			return s.s3(ctx, place, d.S3.S3Bucket, prefix+place.Namespace+"/"+place.Snapshot+"/")
 		case d.Glance != nil:
-			return s.glance(ctx, place, d.Glance.GlanceService, "")
+			return s.glance(ctx, place, d.Glance.GlanceService, imagestore.GlanceOptions{
+				Place: strings.Join([]string{s.Installation, place.Namespace, place.Snapshot}, "/"),
+			})
 		case d.HTTP != nil:
 			return s.http(ctx, place, d.HTTP.URLTemplate, d.HTTP.CredentialsSecretRef)
 		}
@@ -60,7 +64,7 @@ func (s *SecretStores) open(ctx context.Context, place Place) (imagestore.Store,
 		case o.S3 != nil:
 			return s.s3(ctx, place, o.S3.S3Bucket, o.S3.Key)
 		case o.Glance != nil:
-			return s.glance(ctx, place, o.Glance.GlanceService, o.Glance.ImageID)
+			return s.glance(ctx, place, o.Glance.GlanceService, imagestore.GlanceOptions{ImageID: o.Glance.ImageID})
 		case o.HTTP != nil:
 			return s.http(ctx, place, o.HTTP.URL, o.HTTP.CredentialsSecretRef)
 		}
@@ -85,12 +89,12 @@ func (s *SecretStores) s3(ctx context.Context, place Place, bucket v1alpha1.S3Bu
 	})
 }
 
-func (s *SecretStores) glance(ctx context.Context, place Place, service v1alpha1.GlanceService, image string) (imagestore.Store, error) {
+func (s *SecretStores) glance(ctx context.Context, place Place, service v1alpha1.GlanceService, options imagestore.GlanceOptions) (imagestore.Store, error) {
 	data, err := s.secret(ctx, place, service.AuthSecretRef)
 	if err != nil {
 		return nil, err
 	}
-	options := imagestore.GlanceOptions{Endpoint: service.Endpoint, ImageID: image, Network: s.network(place, data)}
+	options.Endpoint, options.Network = service.Endpoint, s.network(place, data)
 	if service.AuthSecretRef != nil {
 		if options.Cloud, err = imagestore.ParseCloud(data); err != nil {
 			return nil, err
