@@ -56,7 +56,7 @@ func adoptionHeld(f *Facts) bool {
 	if f.Want.Source.ExistingUUID == "" || !f.Want.HoldMismatch || f.Want.Observe || adopted(f) {
 		return false
 	}
-	return !change.holds(f) || (f.Want.Power != "" && f.Want.Power != f.VM.Power)
+	return !change.holds(f) || f.resizeDiffers() || (f.Want.Power != "" && f.Want.Power != f.VM.Power)
 }
 
 // holds reports whether every step holds, those that cannot be taken now included. Marks are no difference.

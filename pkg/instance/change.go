@@ -17,11 +17,12 @@ var change = Sequence{
 	{Name: "MarkVM", Holds: vmMarked, Act: markVM}, // after a restore the incarnation is another
 	{Name: "NameVM", Holds: named, Act: nameVM},
 	{Name: "DescribeVM", Holds: described, Act: describe},
-	{Name: "SizeVM", Holds: sized, Needs: (*Facts).halted, Act: applySize},
-	{Name: "RecordFlavor", Holds: flavorRecorded, Needs: sized, Act: recordFlavor},
+	withoutAsking(sizeLive[0]), // the rest of a size is whenResizing's
+	withoutAsking(sizeLive[1]),
+	{Name: "RecordFlavor", Holds: flavorRecorded, Needs: sizeIsSettled, Act: recordFlavor},
 	{Name: "MakeDisks", Holds: disksMade, Act: makeDisks},
 	{Name: "MarkDisks", Holds: disksMarked, Act: markDisks},
-	{Name: "GrowDisks", Holds: disksLarge, Needs: canGrow, Act: growDisks},
+	{Name: "GrowDisks", Holds: dataDisksLarge, Needs: canGrow, Act: growDataDisks},
 	{Name: "DetachDisks", Holds: noDroppedDisks, Needs: droppedCanGo, Act: detachDisks},
 	{Name: "DiscardDisks", Holds: noDiscarded, Act: discardDisks},
 	{Name: "MoveDisks", Holds: disksInPlace, Needs: (*Facts).halted, Act: moveDisks},
@@ -46,6 +47,20 @@ func whenChanged(f *Facts, _ time.Time) (Plan, bool) {
 	return undecided()
 }
 
+// sizeIsSettled reports whether the VM has the size that is asked for, and no resize that may still be taken back.
+func sizeIsSettled(f *Facts) bool { return sized(f) && f.resizeJournal() == nil }
+
+// smallDataDisks are disks other than the root disk that are smaller than asked for.
+func smallDataDisks(f *Facts) []WantDisk {
+	return slices.DeleteFunc(smallDisks(f), func(w WantDisk) bool { return w.Role == xencache.RoleRootDisk })
+}
+
+func dataDisksLarge(f *Facts) bool { return len(smallDataDisks(f)) == 0 }
+
+func growDataDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.grow(ctx, smallDataDisks(r.Facts))
+}
+
 // flavorRecorded reports whether the VM carries a copy of the sizes that it has.
 func flavorRecorded(f *Facts) bool {
 	return f.Want.Size == nil || f.VM.OtherConfig[markFlavor] == writeFlavorMark(&f.Want)
@@ -68,9 +83,8 @@ func Pending(f *Facts) []v1alpha1.PendingChange {
 		}
 		pending = append(pending, v1alpha1.PendingChange{Field: field, Requires: requires, Message: fmt.Sprintf(format, args...)})
 	}
-	if !sized(f) {
-		add("flavorRef", v1alpha1.RequiresPowerOff, "%s: from %s to %s", f.Want.Flavor, f.VM.Size.text(), f.Want.Size.text())
-	}
+	pendingResize(f, add)
+	pendingMove(f, add)
 	pendingDisks(f, add)
 	pendingNICs(f, add)
 	pendingRescue(f, add)
@@ -101,7 +115,7 @@ func diskField(want WantDisk, field string) string {
 }
 
 func pendingDisks(f *Facts, add adder) {
-	for _, want := range smallDisks(f) {
+	for _, want := range smallDataDisks(f) {
 		vdi := f.diskFor(want)
 		add(diskField(want, "size"), live(!vdi.Attached, v1alpha1.RequiresPowerOff), "from %s to %s", bytesText(vdi.Size), bytesText(want.Size))
 	}

@@ -51,6 +51,10 @@ func whenDeleting(f *Facts, now time.Time) (Plan, bool) {
 		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
 	case f.rescueUnderWay():
 		return f.endRescueForDeletion(now), true
+	case f.resizeJournal() != nil && f.Me.Owns(f.VM.Marks):
+		return f.endResizeForDeletion(), true
+	case f.moveJournal() != nil: // or nobody would know whose the disks are
+		return f.settleMove(), true
 	case f.VM == nil:
 		return clearUp(f), true
 	case f.Owner != "" || !f.Me.Owns(f.VM.Marks) && !f.building():
@@ -136,7 +140,7 @@ func leftovers(f *Facts) []VDI {
 		if vdi.Users > 0 {
 			continue
 		}
-		temporary := vdi.Marks.Role == xencache.RoleConfigDrive
+		temporary := vdi.Marks.Role == xencache.RoleConfigDrive || (vdi.Marks.Role == xencache.RoleNewRoot && vdi.mine())
 		if temporary || (f.Want.Deletion == v1alpha1.DeletionDelete && f.goesWithVM(&vdi)) {
 			going = append(going, vdi)
 		}

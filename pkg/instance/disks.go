@@ -184,7 +184,7 @@ func noDiscarded(f *Facts) bool    { return len(discardedDisks(f)) == 0 }
 
 // canGrow reports whether a disk that is too small can be grown now: XenAPI grows only a disk that nobody has plugged.
 func canGrow(f *Facts) bool {
-	return slices.ContainsFunc(smallDisks(f), func(w WantDisk) bool { return !f.diskFor(w).Attached })
+	return slices.ContainsFunc(smallDataDisks(f), func(w WantDisk) bool { return !f.diskFor(w).Attached })
 }
 
 // droppedCanGo reports whether the block devices that must go can be taken from the guest now.
@@ -235,16 +235,20 @@ func markDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 
 // growDisks grows the disks that can be grown now.
 func growDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	for _, want := range smallDisks(r.Facts) {
+	return "", r.grow(ctx, smallDisks(r.Facts))
+}
+
+func (r *Run) grow(ctx context.Context, disks []WantDisk) error {
+	for _, want := range disks {
 		vdi := r.diskFor(want)
 		if vdi.Attached {
 			continue
 		}
 		if err := r.Client.VDI.Resize(ctx, vdi.Ref, want.Size); err != nil {
-			return "", r.doing(err, "grow disk %s from %s to %s", want.Name, bytesText(vdi.Size), bytesText(want.Size))
+			return r.doing(err, "grow disk %s from %s to %s", want.Name, bytesText(vdi.Size), bytesText(want.Size))
 		}
 	}
-	return "", nil
+	return nil
 }
 
 // attachDisks connects disks to the VM; the block device carries the entry's name, also for a disk that is not ours.

@@ -30,6 +30,10 @@ func inFlight(plan Plan, step string) reconcile.Outcome {
 		reason = v1alpha1.ReasonCreating
 	case phaseTexts[plan.Operation][plan.ID] != "":
 		return reconcile.Wait(rescueReasons[plan.Operation], phaseTexts[plan.Operation][plan.ID])
+	case plan.Operation == operationMove:
+		return reconcile.Wait(v1alpha1.ReasonMigrating, "the VM is moving to host "+plan.ID)
+	case plan.Operation == operationResize:
+		reason = v1alpha1.ReasonResizing
 	case plan.Operation == operationRestart:
 		reason = v1alpha1.ReasonRestarting
 	case !known && plan.Operation == operationDelete:
@@ -55,6 +59,7 @@ var stepMessages = map[string]string{
 	v1alpha1.ReasonSuspending:   "the VM is being suspended",
 	v1alpha1.ReasonShuttingDown: "the VM is being shut down",
 	v1alpha1.ReasonRestarting:   "the VM is being restarted",
+	v1alpha1.ReasonResizing:     "the VM is on its way to its new size, see status.resize",
 	v1alpha1.ReasonUndeleted:    "the VM is taken back from the trash",
 	v1alpha1.ReasonDeleting:     "what deletionPolicy asks for is being carried out",
 	v1alpha1.ReasonProgressing:  "changes are being carried out",

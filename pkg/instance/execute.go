@@ -91,6 +91,13 @@ type flight struct {
 	overtaken xenapi.TaskRef
 }
 
+// failure is a step that has failed and is to be left alone for a while. Like a flight it may be lost.
+type failure struct {
+	step    string
+	at      time.Time
+	outcome reconcile.Outcome
+}
+
 const (
 	// echoTimeout is how long the effect of a call may take to come back as an event before it is asked for.
 	echoTimeout = 10 * time.Second
@@ -108,6 +115,7 @@ type Executor struct {
 
 	mu      sync.Mutex
 	flights map[xencache.Key]*flight
+	failed  map[xencache.Key]failure
 	// tasks are those that this process began, the ended ones of late among them: an event that still shows one as
 	// under way must not be taken for a stranger's.
 	tasks, older map[xenapi.TaskRef]struct{}
@@ -116,7 +124,7 @@ type Executor struct {
 // NewExecutor returns an executor that has nothing in flight.
 func NewExecutor(passive clock.PassiveClock) *Executor {
 	return &Executor{
-		clock: passive, flights: map[xencache.Key]*flight{},
+		clock: passive, flights: map[xencache.Key]*flight{}, failed: map[xencache.Key]failure{},
 		tasks: map[xenapi.TaskRef]struct{}{}, older: map[xenapi.TaskRef]struct{}{},
 	}
 }
@@ -168,6 +176,9 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	if operation := e.strangers(r, step); operation != "" {
 		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "waiting until "+operation+" of the VM is over").After(recheckAfter)
 	}
+	if outcome, rests := e.rests(r.Me.Key, step); rests {
+		return outcome
+	}
 	if err := r.ClaimWriter(ctx); err != nil {
 		return failed(ctx, r, step.Name, err)
 	}
@@ -189,6 +200,9 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 	if step.Long {
 		r.Tasks.Release()
 	}
+	if note := step.note(ctx, r, err); note != nil {
+		return reconcile.Retry(v1alpha1.ReasonRetrying, note)
+	}
 	switch {
 	case err == nil:
 		e.set(r.Me.Key, &flight{step: step.key(), since: began})
@@ -197,8 +211,41 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 		e.set(r.Me.Key, &flight{step: step.key(), since: began, unknown: true})
 		return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 	default:
-		return failed(ctx, r, step.Name, err)
+		return e.fail(r.Me.Key, step.key(), failed(ctx, r, step.Name, err))
 	}
+}
+
+// rests reports whether a step that has failed is still to be left alone, and what the pass ends in then. Whatever wakes the
+// instance meanwhile does not make it try again.
+func (e *Executor) rests(key xencache.Key, step Step) (reconcile.Outcome, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	last := e.failed[key]
+	left := last.at.Add(step.RetryAfter).Sub(e.clock.Now())
+	if last.step != step.key() || left <= 0 {
+		delete(e.failed, key)
+		return reconcile.Done(), false
+	}
+	if last.outcome.Kind() == reconcile.KindRetry { // the attempt is counted already
+		return reconcile.Wait(last.outcome.Reason(), last.outcome.Message()).After(left), true
+	}
+	return last.outcome.After(left), true
+}
+
+// fail remembers that a step has failed, and in what the pass ended.
+func (e *Executor) fail(key xencache.Key, step string, outcome reconcile.Outcome) reconcile.Outcome {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failed[key] = failure{step: step, at: e.clock.Now(), outcome: outcome}
+	return outcome
+}
+
+// note tells a step why its act has failed.
+func (s Step) note(ctx context.Context, r *Run, cause error) error {
+	if cause == nil || s.Failed == nil {
+		return nil
+	}
+	return s.Failed(ctx, r, cause)
 }
 
 // strangers names an operation under way on the VM, or on its rescue VM, that this process did not begin: an
@@ -278,7 +325,13 @@ func (e *Executor) landTask(ctx context.Context, r *Run, plan Plan, current *fli
 		}
 	}
 	if state.Err != nil {
-		return failed(ctx, r, current.step, r.doing(state.Err, "%s", current.step)).Join(plan.deadline()), true
+		if len(plan.Steps) > 0 && plan.Steps[0].key() == current.step {
+			if note := plan.Steps[0].note(ctx, r, state.Err); note != nil {
+				return reconcile.Retry(v1alpha1.ReasonRetrying, note), true
+			}
+		}
+		outcome := failed(ctx, r, current.step, r.doing(state.Err, "%s", current.step))
+		return e.fail(r.Me.Key, current.step, outcome).Join(plan.deadline()), true
 	}
 	if len(plan.Steps) > 0 && plan.Steps[0].key() == current.step {
 		// The facts of this pass are from before the task's end.
@@ -340,4 +393,9 @@ func (e *Executor) clear(key xencache.Key) {
 }
 
 // Forget drops what is remembered of an instance that is gone.
-func (e *Executor) Forget(key xencache.Key) { e.clear(key) }
+func (e *Executor) Forget(key xencache.Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.flights, key)
+	delete(e.failed, key)
+}

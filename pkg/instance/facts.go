@@ -40,6 +40,13 @@ type Facts struct {
 	OldFills []xenapi.TaskRef
 	// Hosts are the pool's hosts, for placement.
 	Hosts []Host
+	// RestorePoints are root disks as they were before a resize. Copies are those of them, and of the root disk, that have
+	// not got their marks yet.
+	RestorePoints, Copies []VDI
+	// Repositories are where the instance's disks may go when the VM moves; they are looked up only when it may have to.
+	Repositories []Repository
+	// Move is what a move of the VM's disks has to put right again, nil if there is none.
+	Move *MoveFacts
 }
 
 // Me is the instance itself, apart from its spec.
@@ -98,7 +105,11 @@ type VM struct {
 	// StartedAt is the last boot or reboot, zero if the VM never ran.
 	StartedAt time.Time
 	HostName  string
-	Guest     Guest
+	// Host is where it runs, Affinity where it should rather start; either may be none.
+	Host, Affinity xenapi.HostRef
+	// MemoryOverhead is what it costs a host beside its own memory, in bytes.
+	MemoryOverhead int64
+	Guest          Guest
 	// Running are the operations under way on it, by task.
 	Running map[xenapi.TaskRef]string
 	Disks   []Disk
@@ -110,6 +121,9 @@ type Size struct {
 	VCPUs, MaxVCPUs, CoresPerSocket int64
 	MinMemory, Memory, MaxMemory    int64
 	Weight, Cap                     int64
+	// StaticMin is the least that memory can be changed to while the guest runs. It follows from MinMemory and is not
+	// asked for.
+	StaticMin int64 `json:"-"`
 }
 
 // Guest is what the agent in the guest reports.
@@ -118,8 +132,11 @@ type Guest struct {
 	Reports bool
 	// CanShutDown says that a clean shutdown or reboot is possible.
 	CanShutDown bool
-	// Hotplug says that disks and network interfaces can come and go while it runs.
-	Hotplug bool
+	// CanMove says that it can be suspended, and moved to another host while it runs.
+	CanMove bool
+	// Hotplug says that disks and network interfaces can come and go while it runs. HotplugCPU says it of VCPUs, which can
+	// only come, and Balloon that its memory can be changed.
+	Hotplug, HotplugCPU, Balloon bool
 	// Addresses by the device number of the interface.
 	Addresses map[string][]string
 }
@@ -141,19 +158,31 @@ type Disk struct {
 
 // VDI is a disk in a storage repository.
 type VDI struct {
-	Ref         xenapi.VDIRef
-	UUID        string
-	Name        string
-	Size        int64
+	Ref  xenapi.VDIRef
+	UUID string
+	Name string
+	Size int64
+	// Used is what it takes of its storage repository, in bytes.
+	Used        int64
 	SR          xenapi.SRRef
 	SRName      string
+	SRType      string
+	SRShared    bool
 	OtherConfig map[string]string
 	Marks       xencache.Marks
+	// TracksChanges and Resets say what keeps it where it is: changed block tracking, and being reset at each boot.
+	TracksChanges, Resets bool
 	// Attached says that some running VM has it plugged.
 	Attached bool
 	// Users is how many block devices of VMs hold it; those of dom0, which come and go with transfers, apart.
 	Users    int
 	Snapshot bool
+	// SnapshotOf is the disk that it is a snapshot of, if it is one.
+	SnapshotOf xenapi.VDIRef
+	// SRFree is what its storage repository has free, in bytes, -1 where it does not tell.
+	SRFree int64
+	// Chain is how many disks stand behind it at least; it is looked up for a root disk alone.
+	Chain int
 }
 
 // NIC is a virtual network interface.
@@ -178,9 +207,15 @@ type Host struct {
 	UUID        string
 	Name        string
 	Enabled     bool
+	Live        bool
 	CPUs        int64
 	MemoryTotal int64
 	MemoryFree  int64
+	// Sees are the storage repositories that it is connected to, Lacks those of the VM's networks that it does not reach.
+	Sees  map[xenapi.SRRef]bool
+	Lacks map[xenapi.NetworkRef]bool
+	// Management is the network on which other hosts reach it.
+	Management xenapi.NetworkRef
 }
 
 // building reports whether the VM is still being made: its mark-name goes only when everything else is there.

@@ -97,7 +97,7 @@ func whenVanished(f *Facts, _ time.Time) (Plan, bool) {
 	case f.VM == nil && known != "" && !f.Want.RecreateIfMissing:
 		return stop(reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
 			"VM %s is no longer on the pool; %s", known, f.vanishedHint())))
-	case f.VM == nil || f.building() || f.Want.Source.ExistingUUID != "" || rootDiskThere(f) || f.trashed():
+	case f.VM == nil || f.building() || f.Want.Source.ExistingUUID != "" || rootDiskThere(f) || f.trashed() || f.incomingRoot() != nil:
 		return undecided()
 	case len(f.VM.Running) > 0:
 		return stop(reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the VM has no root disk while "+f.busyWith()+" is under way"))

@@ -26,10 +26,12 @@ func Observe(cache *xencache.Cache, in *Inputs, executor *Executor) *Facts {
 	cache.View(func(v xencache.View) {
 		f.rescueTemplate(v, executor)
 		f.Loose = f.looseDisks(v)
-		f.Hosts = observeHosts(v)
+		f.observeResize(v)
+		f.Hosts = f.observeHosts(v)
 		f.OldFills = f.oldFills(v)
 		f.Want.Problems = append(f.Want.Problems, f.duplicateMACs(v)...)
 	})
+	f.observeMove(cache, in.Resolver)
 	if template := f.Want.Source.Template; template != nil && f.VM == nil {
 		f.UnknownClone = slices.ContainsFunc(template.Cloning, func(task xenapi.TaskRef) bool { return !executor.Knows(task) })
 	}
@@ -146,7 +148,7 @@ func observeVM(v xencache.View, installation string, key xencache.Key, ref xenap
 	vm := &VM{
 		Ref: ref, UUID: record.UUID, Name: record.NameLabel, Description: record.NameDescription, Tags: record.Tags,
 		Template: record.IsATemplate, Power: v1alpha1.PowerState(record.PowerState), Size: observeSize(record),
-		OtherConfig: record.OtherConfig, Platform: record.Platform, VCPUsParams: record.VCPUsParams,
+		OtherConfig: record.OtherConfig, Platform: record.Platform, VCPUsParams: record.VCPUsParams, MemoryOverhead: record.MemoryOverhead,
 		Blocked: map[string]string{}, Marks: xencache.ReadMarks(record.OtherConfig), Running: map[xenapi.TaskRef]string{},
 	}
 	for operation, text := range record.BlockedOperations {
@@ -159,7 +161,10 @@ func observeVM(v xencache.View, installation string, key xencache.Key, ref xenap
 		vm.StartedAt = metrics.StartTime
 	}
 	if host := v.Host(record.ResidentOn); host != nil {
-		vm.HostName = host.NameLabel
+		vm.HostName, vm.Host = host.NameLabel, record.ResidentOn
+	}
+	if v.Host(record.Affinity) != nil {
+		vm.Affinity = record.Affinity
 	}
 	vm.Guest = observeGuest(v, record)
 	mine := func(marks xencache.Marks) bool { return marks.Installation == installation && marks.Ref == key }
@@ -175,7 +180,7 @@ func observeSize(record *xenapi.VM) Size {
 	}
 	return Size{
 		VCPUs: record.VCPUsAtStartup, MaxVCPUs: record.VCPUsMax, CoresPerSocket: number(record.Platform, platformCores),
-		MinMemory: record.MemoryDynamicMin, Memory: record.MemoryDynamicMax, MaxMemory: record.MemoryStaticMax,
+		StaticMin: record.MemoryStaticMin, MinMemory: record.MemoryDynamicMin, Memory: record.MemoryDynamicMax, MaxMemory: record.MemoryStaticMax,
 		Weight: number(record.VCPUsParams, paramWeight), Cap: number(record.VCPUsParams, paramCap),
 	}
 }
@@ -193,7 +198,10 @@ func observeGuest(v xencache.View, record *xenapi.VM) Guest {
 	return Guest{
 		Reports:     drivers || len(metrics.OSVersion) > 0,
 		CanShutDown: drivers || metrics.Other["feature-shutdown"] == "1",
+		CanMove:     drivers || metrics.Other["feature-suspend"] == "1",
 		Hotplug:     drivers,
+		HotplugCPU:  drivers || metrics.Other["feature-vcpu-hotplug"] == "1",
+		Balloon:     drivers,
 		Addresses:   guestAddresses(metrics.Networks),
 	}
 }
@@ -254,10 +262,11 @@ func observeVDI(v xencache.View, ref xenapi.VDIRef) *VDI {
 	}
 	vdi := &VDI{
 		Ref: ref, UUID: record.UUID, Name: record.NameLabel, Size: record.VirtualSize, SR: record.SR,
-		OtherConfig: record.OtherConfig, Marks: xencache.ReadMarks(record.OtherConfig), Snapshot: record.IsASnapshot,
+		OtherConfig: record.OtherConfig, Marks: xencache.ReadMarks(record.OtherConfig), Snapshot: record.IsASnapshot, SnapshotOf: record.SnapshotOf, SRFree: -1,
+		Used: record.PhysicalUtilisation, TracksChanges: record.CBTEnabled, Resets: record.OnBoot == xenapi.VDIOnBootReset,
 	}
 	if sr := v.SR(record.SR); sr != nil {
-		vdi.SRName = sr.NameLabel
+		vdi.SRName, vdi.SRType, vdi.SRShared = sr.NameLabel, sr.Type, sr.Shared
 	}
 	for _, user := range v.VBDsOfVDI(ref) {
 		vbd := v.VBD(user)
@@ -342,25 +351,6 @@ func (f *Facts) own() []VM {
 		return nil
 	}
 	return []VM{*f.VM}
-}
-
-func observeHosts(v xencache.View) []Host {
-	var hosts []Host
-	for ref, record := range v.Hosts() {
-		host := Host{Ref: ref, UUID: record.UUID, Name: record.NameLabel, Enabled: record.Enabled, CPUs: hostCPUs(record)}
-		if metrics := v.HostMetrics(record.Metrics); metrics != nil {
-			host.MemoryTotal, host.MemoryFree = metrics.MemoryTotal, metrics.MemoryFree
-		}
-		hosts = append(hosts, host)
-	}
-	slices.SortFunc(hosts, func(a, b Host) int { return strings.Compare(a.UUID, b.UUID) })
-	return hosts
-}
-
-// hostCPUs is how many CPUs a host has, 0 if it does not tell.
-func hostCPUs(record *xenapi.Host) int64 {
-	n, _ := strconv.ParseInt(record.CPUInfo["cpu_count"], 10, 64) // what does not parse is not known
-	return n
 }
 
 // ObserveTask says what has become of a task, from memory.

@@ -25,8 +25,13 @@ type Step struct {
 	Act func(context.Context, *Run) (xenapi.TaskRef, error)
 	// Long says that the act begins a task.
 	Long bool
+	// RetryAfter is how long to leave it alone after it has failed, 0 for no longer than the queue does.
+	RetryAfter time.Duration
 	// Overtakes names a step whose task may still be under way when this one is taken.
 	Overtakes string
+	// Failed is told why the pool has refused the act, or ended its task, before anything is tried again; nil where that
+	// leads to nothing.
+	Failed func(context.Context, *Run, error) error
 }
 
 // key tells a step from the next one.
@@ -70,6 +75,7 @@ const (
 	operationCreate   = "Create"
 	operationAdopt    = "Adopt"
 	operationChange   = "Change"
+	operationMove     = "Move"
 	operationStart    = "Start"
 	operationShutdown = "Shutdown"
 	operationSuspend  = "Suspend"
@@ -77,6 +83,7 @@ const (
 	operationRestart  = "Restart"
 	operationDelete   = "Delete"
 	operationUndelete = "Undelete"
+	operationResize   = "Resize"
 
 	operationEnterRescue = "EnterRescue"
 	operationLeaveRescue = "LeaveRescue"
@@ -106,20 +113,24 @@ var policies = []policy{
 	whenTrashed,
 	whenBuilding,
 	whenAdopting,
+	whenMoving,
+	whenResizing,
 	whenChanged,
 	whenRestarting,
 	whenPowerDiffers,
 	whenRescueRefused,
+	whenResizeRefused,
+	whenMoveRefused,
 }
 
 // Decide says what is to be done next. It is pure: the same facts at the same time give the same plan.
 func Decide(f *Facts, now time.Time) Plan {
 	for _, decide := range policies {
 		if plan, decided := decide(f, now); decided {
-			return plan
+			return f.withConfirmDeadline(plan, now)
 		}
 	}
-	return asAsked(f)
+	return f.withConfirmDeadline(asAsked(f), now)
 }
 
 // stop is a plan that takes no step.
@@ -154,6 +165,9 @@ func asAsked(f *Facts) Plan {
 	}
 	if held := heldChange(f); held != nil {
 		return Plan{Outcome: reconcile.Terminal(v1alpha1.ReasonDeviceInUse, held.Message)}
+	}
+	if f.awaitsConfirmation(time.Time{}) {
+		return Plan{Outcome: f.awaitingOutcome()}
 	}
 	pending := requirement(Pending(f))
 	if pending == v1alpha1.RequiresPowerOff {

@@ -232,7 +232,7 @@ func TestDecide(t *testing.T) {
 				w.Flavor = "large"
 				w.Size = &Size{VCPUs: 4, MaxVCPUs: 4, MinMemory: gib, Memory: gib, MaxMemory: gib}
 			})),
-			steps: "SizeVM",
+			steps: stepRememberSizes,
 		},
 		"another name":                 {facts: given(complete(running), wanting(func(w *Want) { w.Name = "db" })), steps: "NameVM"},
 		"a new disk":                   {facts: given(complete(running), dataDisk("data", "4", gib)), steps: "MakeDisks"},

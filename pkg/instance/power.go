@@ -30,7 +30,7 @@ const (
 // The steps that change the power state. Each leads from one state to the next; which of them lie between what is and
 // what is asked for says towards.
 var (
-	startStep = Step{Name: stepStart, Holds: powerIs(v1alpha1.PowerStateRunning), Act: start, Long: true}
+	startStep = Step{Name: stepStart, Holds: powerIs(v1alpha1.PowerStateRunning), Act: start, Long: true, Failed: startFailed}
 	// A paused start leaves the guest before its first instruction.
 	startPausedStep = Step{Name: stepStartPaused, Holds: powerIs(v1alpha1.PowerStatePaused), Act: startPaused, Long: true}
 	resumeStep      = Step{Name: stepResume, Holds: powerIs(v1alpha1.PowerStateRunning), Act: resume, Long: true}

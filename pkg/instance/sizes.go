@@ -43,6 +43,10 @@ func (w *wanter) size(spec *v1alpha1.XenInstanceSpec) {
 			w.want.Size = &mark.Size
 			return
 		}
+		if j := readResizeJournal(w.vm); j != nil && j.To.Flavor == spec.FlavorRef.Name {
+			w.want.Size = &j.To.Size
+			return
+		}
 	}
 	w.want.Problems = append(w.want.Problems, Problem{
 		Reason:  v1alpha1.ReasonFlavorNotFound,
@@ -79,7 +83,7 @@ func writeFlavorMark(want *Want) string {
 	if want.Size == nil {
 		return ""
 	}
-	text, err := json.Marshal(flavorMark{Name: want.Flavor, Size: *want.Size})
+	text, err := json.Marshal(flavorMark{Name: want.Flavor, Size: want.Size.known()})
 	if err != nil {
 		return "" // a struct of numbers always marshals
 	}
@@ -90,10 +94,11 @@ func writeFlavorMark(want *Want) string {
 func (have Size) covers(want Size) bool {
 	return have.VCPUs == want.VCPUs && have.MaxVCPUs == want.MaxVCPUs &&
 		have.MinMemory == want.MinMemory && have.Memory == want.Memory && have.MaxMemory == want.MaxMemory &&
-		(want.CoresPerSocket == 0 || have.CoresPerSocket == want.CoresPerSocket) &&
-		(want.Weight == 0 || have.Weight == want.Weight) &&
-		(want.Cap == 0 || have.Cap == want.Cap)
+		figureFits(have.CoresPerSocket, want.CoresPerSocket) && figureFits(have.Weight, want.Weight) && figureFits(have.Cap, want.Cap)
 }
+
+// figureFits reports whether a figure that a flavor may leave open is as it asks.
+func figureFits(have, want int64) bool { return want == 0 || have == max(want, 0) }
 
 // sized reports whether the VM has the size that is asked for.
 func sized(f *Facts) bool {
@@ -134,29 +139,29 @@ func applySize(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 
 // applyShares sets the topology and the shares of CPU time; other keys of the maps stay as they are.
 func (r *Run) applyShares(ctx context.Context, have, want Size) error {
-	if want.CoresPerSocket != 0 && have.CoresPerSocket != want.CoresPerSocket {
-		platform := maps.Clone(r.VM.Platform)
-		platform = withKey(platform, platformCores, want.CoresPerSocket)
+	if !figureFits(have.CoresPerSocket, want.CoresPerSocket) {
+		platform := withFigure(maps.Clone(r.VM.Platform), platformCores, want.CoresPerSocket)
 		if err := r.Client.VM.SetPlatform(ctx, r.VM.Ref, platform); err != nil {
-			return r.doing(err, "set %s to %d", platformCores, want.CoresPerSocket)
+			return r.doing(err, "set %s", platformCores)
 		}
 	}
-	params := maps.Clone(r.VM.VCPUsParams)
-	if want.Weight != 0 {
-		params = withKey(params, paramWeight, want.Weight)
-	}
-	if want.Cap != 0 {
-		params = withKey(params, paramCap, want.Cap)
-	}
+	params := withFigure(maps.Clone(r.VM.VCPUsParams), paramWeight, want.Weight)
+	params = withFigure(params, paramCap, want.Cap)
 	if maps.Equal(params, r.VM.VCPUsParams) {
 		return nil
 	}
 	return r.doing(r.Client.VM.SetVCPUsParams(ctx, r.VM.Ref, params), "set the CPU weight and cap")
 }
 
-// withKey sets a number in a map that may be nil.
-func withKey(m map[string]string, key string, value int64) map[string]string {
-	if m == nil {
+// withFigure sets a figure in a map that may be nil; one that is left open stays, one that is unset goes.
+func withFigure(m map[string]string, key string, value int64) map[string]string {
+	switch {
+	case value == 0:
+		return m
+	case value < 0:
+		delete(m, key)
+		return m
+	case m == nil:
 		m = map[string]string{}
 	}
 	m[key] = strconv.FormatInt(value, 10)

@@ -65,6 +65,8 @@ func Status(f *Facts, report Report) v1alpha1.XenInstanceStatus {
 	setFlavorApplied(&status, f, report)
 	setPowerStateSynced(&status, f, report)
 	status.Rescue = rescueStatus(f)
+	status.Resize = resizeStatus(f, report.Now)
+	status.RestorePoints = number(int64(len(f.RestorePoints)))
 	setRescued(&status, f, report)
 	setGuestReady(&status, f.shown())
 	return status
@@ -261,13 +263,19 @@ func setFlavorApplied(status *v1alpha1.XenInstanceStatus, f *Facts, report Repor
 		set(metav1.ConditionFalse, v1alpha1.ReasonFlavorNotFound, "there is no XenFlavor "+f.Want.Flavor)
 	case f.VM == nil || f.building() || firstBuild(f, report):
 		set(metav1.ConditionFalse, v1alpha1.ReasonApplying, "the VM is being made")
+	case f.Want.Refused != nil:
+		set(metav1.ConditionFalse, f.Want.Refused.Reason, f.refusalText())
+	case sized(f) && f.awaitsConfirmation(report.Now):
+		set(metav1.ConditionTrue, v1alpha1.ReasonAwaitingConfirmation, f.Want.Flavor+": "+f.VM.Size.text())
 	case sized(f):
 		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, f.Want.Flavor+": "+f.VM.Size.text())
 	case f.Want.Observe:
 		set(metav1.ConditionFalse, v1alpha1.ReasonObserved, "the VM has "+f.VM.Size.text())
 	case adoptionHeld(f):
 		set(metav1.ConditionFalse, v1alpha1.ReasonAdoptionHeld, "the VM has "+f.VM.Size.text())
-	case f.halted():
+	case f.resizeJournal() == nil && len(resizeProblems(f)) > 0:
+		set(metav1.ConditionFalse, resizeProblems(f)[0].Reason, resizeProblems(f)[0].Message)
+	case f.halted() || report.Plan.Operation == operationResize:
 		set(metav1.ConditionFalse, v1alpha1.ReasonApplying, "from "+f.VM.Size.text()+" to "+f.Want.Size.text())
 	default:
 		set(metav1.ConditionFalse, v1alpha1.ReasonPowerOffRequired,

@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 				if s.Flavor.Name != "small" || s.Flavor.VCPUs != 2 {
 					t.Errorf("flavor %+v: it must be what the VM has", s.Flavor)
 				}
-				if len(s.PendingChanges) != 1 || s.PendingChanges[0].Requires != v1alpha1.RequiresPowerOff {
+				if len(s.PendingChanges) != 4 || s.PendingChanges[0].Requires != v1alpha1.RequiresPowerOff {
 					t.Errorf("pending changes %+v", s.PendingChanges)
 				}
 			},

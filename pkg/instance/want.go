@@ -62,6 +62,9 @@ type Want struct {
 	Deletion v1alpha1.DeletionPolicy
 
 	Rescue WantRescue
+	Resize WantResize
+	// Refused is why the size that the spec asks for is not that of this Want, nil if it is.
+	Refused *resizeRefusal
 }
 
 // Problem is why something cannot be had as it was asked for.
@@ -111,6 +114,7 @@ type WantDisk struct {
 	Role     xencache.Role
 	Device   string
 	Size     int64 // bytes; 0 leaves the size alone
+	ShrinkTo int64 // bytes; a larger disk is made as small as this, 0 leaves it
 	SR       xenapi.SRRef
 	Bootable bool
 	// Cloned says that the disk comes with the clone of the template, so it is found at its device, not made.
@@ -206,6 +210,7 @@ func wanted(in *Inputs, vm *VM, template func(xenapi.VMRef) *Template) Want {
 	w.disks(spec)
 	w.nics(spec)
 	w.drive(spec)
+	w.resize(spec)
 	w.placement(spec)
 	w.rescue(spec, template)
 	return w.want

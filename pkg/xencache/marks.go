@@ -47,16 +47,19 @@ const (
 	RoleRescueDisk   Role = "rescue-disk"
 	RoleConfigDrive  Role = "config-drive"
 	RoleRestorePoint Role = "restore-point"
+	RoleNewRoot      Role = "new-root" // a root disk that is being written, until it is complete
 	RoleSnapshot     Role = "snapshot"
 	RoleImage        Role = "image"
 	RoleImport       Role = "import"
+	// RoleMoving is in the name of a disk while it goes to another storage repository, and so in that of its copy there.
+	RoleMoving Role = "moving"
 )
 
 // Temporary reports whether an object of this role may be swept away when its owner is gone. All others hold what
 // a user may want back; they are only reported.
 func (r Role) Temporary() bool {
 	switch r {
-	case RoleRescueVM, RoleRescueDisk, RoleConfigDrive, RoleRestorePoint, RoleImport:
+	case RoleRescueVM, RoleRescueDisk, RoleConfigDrive, RoleRestorePoint, RoleNewRoot, RoleImport:
 		return true
 	default:
 		return false

@@ -1,0 +1,293 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+const (
+	stepRememberSizes = "RememberSizes"
+	stepRetarget      = "Retarget"
+)
+
+// rememberSizesStep is where a resize begins: before it nothing was touched, after it the old sizes are on the pool.
+var (
+	rememberSizesStep = Step{Name: stepRememberSizes, Holds: func(f *Facts) bool { return f.resizeJournal() != nil }, Act: rememberSizes}
+	retargetStep      = Step{Name: stepRetarget, Holds: onTarget, Act: retarget}
+)
+
+// resizeVM gives a VM that is off its sizes. What it is given follows from what is asked for: going back is the same
+// sequence with the old sizes.
+var resizeVM = slices.Concat(
+	takePoint, // while the root disk is as it was
+	Sequence{
+		{Name: "SizeVM", Holds: sized, Act: applySize},
+		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot},
+	},
+	goBack, // with resize.discardTo
+	swapRoot,
+)
+
+// endResize is how a resize ends, confirmed or reverted: the restore points first, the journal last.
+var endResize = Sequence{
+	dropPoints,
+	{Name: "EndResize", Holds: func(f *Facts) bool { return f.resizeJournal() == nil }, Act: forgetResize},
+}
+
+// goBack brings the root disk back as it was before the resize. What was written to it since stays on a restore point until
+// the end of the resize.
+var goBack = Sequence{
+	{Name: "CopyRestorePoint", Holds: ifNeeded(pointWanted, pointCopied), Act: copyPoint}, // a snapshot is not written to
+	{Name: "PresentRestorePoint", Holds: ifNeeded(pointWanted, func(f *Facts) bool { return f.arriving(incomingRestored) }), Act: presentPoint},
+}
+
+// whenResizing changes the size of the VM: what a running guest can be given at once, the rest when it is off.
+func whenResizing(f *Facts, now time.Time) (Plan, bool) {
+	switch {
+	case len(f.Want.Problems) > 0 || f.otherJournal() || f.VM.Power == v1alpha1.PowerStatePaused || f.VM.Power == v1alpha1.PowerStateSuspended:
+		return undecided()
+	case f.resizeJournal() != nil:
+		return f.resize(now)
+	case f.VM.OtherConfig[markResizeRefused] != "" && f.Want.Refused == nil:
+		return Plan{Operation: operationResize, Steps: []Step{forgetRefusalStep}}, true
+	case !f.resizeDue() || len(resizeProblems(f)) > 0:
+		return undecided()
+	}
+	return Plan{Operation: operationResize, Steps: []Step{rememberSizesStep}}, true
+}
+
+// resizeDue reports whether a resize is to begin now: something can be changed.
+func (f *Facts) resizeDue() bool {
+	switch {
+	case !f.resizeDiffers():
+		return false
+	case f.halted():
+		return true
+	case !f.running():
+		return false
+	case f.allLive():
+		return f.Want.Resize.Manual // what nobody is asked about needs no journal: it is done as every other change
+	}
+	// A guest that may not be started again is not stopped.
+	return f.Want.Resize.Strategy == v1alpha1.ResizeRestart && f.Me.Held == "" && len(f.Me.PowerOnGates) == 0
+}
+
+// resizeDiffers reports whether the VM has another size than is asked for, root disk included.
+func (f *Facts) resizeDiffers() bool { return !sized(f) || f.rootSmall() || f.shrinkWanted() }
+
+// resized reports whether everything is as asked, and no disk on its way.
+func (f *Facts) resized() bool {
+	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0
+}
+
+// resize goes on with a resize that was begun.
+func (f *Facts) resize(now time.Time) (Plan, bool) {
+	j := f.resizeJournal()
+	switch {
+	case !onTarget(f):
+		return f.resizePlan(Plan{Steps: []Step{retargetStep}})
+	case f.running() && !f.resized():
+		return f.resizeRunning(now)
+	case f.halted() && !f.resized():
+		if unmet := resizeVM.Next(f); len(unmet) > 0 {
+			return f.resizePlan(Plan{Steps: unmet})
+		}
+		return undecided()
+	case f.halted() && f.resizeStarts():
+		if f.Me.Held != "" {
+			return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+		}
+		if j.Power == v1alpha1.PowerStateRunning {
+			return f.resizePlan(gated(f, operationResize, startStep))
+		}
+		return undecided() // it was off, and is started as the power state that is asked for
+	}
+	return f.settleResize(now)
+}
+
+// resizeRunning is what can be done to a running guest: what it can be given, or turning it off.
+func (f *Facts) resizeRunning(now time.Time) (Plan, bool) {
+	switch {
+	case f.allLive() && !pointWanted(f):
+		if unmet := sizeLive.Next(f); len(unmet) > 0 {
+			return f.resizePlan(Plan{Steps: unmet})
+		}
+		return undecided()
+	case f.Want.Resize.Strategy != v1alpha1.ResizeRestart || len(f.Me.PowerOnGates) > 0:
+		return undecided() // when the VM is off next
+	case f.Me.Held != "":
+		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	}
+	return f.resizePlan(shutdownPlan(f, operationResize, f.Want.Off, now))
+}
+
+// resizeStarts reports whether the VM runs again before the resize is over: a size with which it does not start is taken
+// back.
+func (f *Facts) resizeStarts() bool {
+	ran := f.resizeJournal().Power == v1alpha1.PowerStateRunning
+	switch f.Want.Power {
+	case "":
+		return ran
+	case v1alpha1.PowerStateRunning:
+		return ran || f.Want.Drift == v1alpha1.PowerDriftEnforce
+	}
+	return false
+}
+
+// settleResize ends a resize whose VM has its size, or waits for its user.
+func (f *Facts) settleResize(now time.Time) (Plan, bool) {
+	timeout := f.confirmTimeout(now)
+	switch {
+	case f.resizeEnds(now):
+		if point := f.pointInUse(); point != nil {
+			return stop(reconcile.Wait(v1alpha1.ReasonDeviceInUse, fmt.Sprintf(
+				"the restore point %s is attached to a VM; detach it, so that the resize can end", point.UUID)).After(recheckAfter))
+		}
+		return f.resizePlan(Plan{Steps: endResize.Next(f)})
+	case timeout == timedOut: // and onTimeout is Revert
+		return f.resizePlan(Plan{Steps: []Step{refuseTimedOutStep}})
+	case timeout == timeoutNotCounted:
+		return f.resizePlan(Plan{Steps: []Step{rememberAppliedStep}})
+	}
+	return undecided()
+}
+
+// resizeEnds reports whether nobody needs to be asked (any more).
+func (f *Facts) resizeEnds(now time.Time) bool {
+	want := &f.Want.Resize
+	return !want.Manual || f.resizeReverting() || want.Confirm == f.resizeJournal().ID ||
+		(f.confirmTimeout(now) == timedOut && want.OnTimeout == v1alpha1.ResizeTimeoutConfirm)
+}
+
+// awaitsConfirmation reports whether the user is to say whether the size stays.
+func (f *Facts) awaitsConfirmation(now time.Time) bool {
+	return f.resizeJournal() != nil && f.resized() && onTarget(f) && (f.running() || !f.resizeStarts()) && !f.resizeEnds(now)
+}
+
+// endResizeForDeletion ends a resize whose VM goes: a disk that was on its way to its place gets there, and the restore
+// points go, as with a confirmation.
+func (f *Facts) endResizeForDeletion() Plan {
+	if f.halted() {
+		if unmet := swapRoot.Next(f); len(unmet) > 0 {
+			return Plan{Operation: operationDelete, Steps: unmet}
+		}
+	}
+	return Plan{Operation: operationDelete, Steps: endResize.Next(f)}
+}
+
+// resizePlan makes a plan part of the resize.
+func (f *Facts) resizePlan(plan Plan) (Plan, bool) {
+	plan.Operation = operationResize
+	if j := f.resizeJournal(); j != nil {
+		plan.ID = j.ID
+	}
+	return plan, true
+}
+
+// resizeReverting reports whether the sizes from before the resize are asked for, by the user or because the new ones
+// cannot be had.
+func (f *Facts) resizeReverting() bool {
+	j := f.resizeJournal()
+	switch {
+	case j == nil:
+		return false
+	case f.Want.Refused != nil || f.arriving(incomingRestored):
+		return true // a disk that goes back takes the whole resize with it, whatever is asked for next
+	case f.Want.Flavor != j.From.Flavor || f.resizeTarget() == j.To:
+		return false
+	}
+	target := f.resizeTarget()
+	return target.Flavor != j.To.Flavor || target.Disk <= j.From.Disk
+}
+
+// onTarget reports whether the resize is on its way to what is asked for, or back.
+func onTarget(f *Facts) bool {
+	j := f.resizeJournal()
+	return j != nil && (f.resizeReverting() || f.resizeTarget() == j.To)
+}
+
+// rootThere reports whether the VM has a root disk; while one is swapped it has none.
+func rootThere(f *Facts) bool { return f.VM.rootDisk() != nil }
+
+// rootSmall reports whether the root disk is smaller than asked for.
+func (f *Facts) rootSmall() bool {
+	want, root := f.wantRoot(), f.VM.rootDisk()
+	return want != nil && root != nil && root.VDI.Size < want.Size && !f.arriving(incomingRestored)
+}
+
+// sizeRounding is how much larger than asked for storage may make a disk.
+const sizeRounding = 4 << 20
+
+// shrinkWanted reports whether the root disk is larger than it may be.
+func (f *Facts) shrinkWanted() bool {
+	want, root := f.wantRoot(), f.VM.rootDisk()
+	return want != nil && root != nil && want.ShrinkTo > 0 && root.VDI.Size > want.ShrinkTo+sizeRounding &&
+		!f.arriving(incomingShrunk) && !f.arriving(incomingRestored)
+}
+
+func growRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	root, want := r.VM.rootDisk(), r.wantRoot()
+	err := r.Client.VDI.Resize(ctx, root.VDI.Ref, want.Size)
+	return "", r.doing(err, "grow the root disk from %s to %s", bytesText(root.VDI.Size), bytesText(want.Size))
+}
+
+// pointWanted reports whether the root disk is to go back to the restore point: its user names it, or the VM has not been
+// started with the disk that took its place.
+func pointWanted(f *Facts) bool {
+	if f.resizeJournal() == nil || f.arriving(incomingRestored) {
+		return false
+	}
+	point := f.point()
+	if point == nil || !f.resizeReverting() {
+		return false
+	}
+	if f.Want.Refused != nil {
+		return !point.Snapshot && f.VM.StartedAt.Before(f.resizeJournal().Since)
+	}
+	return f.Want.Resize.DiscardTo == point.UUID
+}
+
+// copiesOfPoint are clones of the restore point that have not got their marks yet.
+func copiesOfPoint(f *Facts) []VDI {
+	point := f.point()
+	return slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool {
+		return point == nil || c.Snapshot || c.Marks.Self != point.UUID || c.Marks.Role != xencache.RoleRestorePoint
+	})
+}
+
+func pointCopied(f *Facts) bool { return !f.point().Snapshot || len(copiesOfPoint(f)) > 0 }
+
+func copyPoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	_, err := r.Client.VDI.Clone(ctx, r.point().Ref, map[string]string{})
+	return "", r.doing(err, "copy the restore point")
+}
+
+// presentPoint lets the disk from before take the place of the root disk: the restore point itself, or the copy of it.
+func presentPoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	if point := r.point(); !point.Snapshot {
+		return "", r.presentRoot(ctx, point, incomingRestored)
+	}
+	return "", r.presentRoot(ctx, &copiesOfPoint(r.Facts)[0], incomingRestored)
+}
+
+func rememberSizes(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.setMark(ctx, xencache.MarkJournal, newResizeJournal(r.Facts, newResizeID(), r.Now).String())
+}
+
+// retarget lets a resize go on to another size than it was begun for. It has another id from then on: who has agreed to
+// the one has not agreed to the other.
+func retarget(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	if _, counted := r.VM.OtherConfig[markApplied]; counted {
+		if err := r.Client.VM.RemoveFromOtherConfig(ctx, r.VM.Ref, markApplied); err != nil {
+			return "", r.doing(err, "count the time to confirm anew")
+		}
+	}
+	return rememberSizes(ctx, r)
+}

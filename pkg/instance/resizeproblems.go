@@ -1,0 +1,109 @@
+package instance
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+)
+
+// platformNested is the key of platform that gives a guest nested virtualisation.
+const platformNested = "nested-virt"
+
+// nested reports whether the guest has nested virtualisation, with which its memory must stay as it is while it runs.
+func (f *Facts) nested() bool { return f.VM.Platform[platformNested] == "true" }
+
+// resizeProblems is why a resize is not begun. Nothing has been touched then; what it says of hosts and storage is as their
+// figures were a moment ago.
+func resizeProblems(f *Facts) []Problem {
+	if f.VM == nil || !f.resizeDiffers() {
+		return nil
+	}
+	var problems []Problem
+	add := func(reason string, passing bool, format string, args ...any) {
+		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
+	}
+	if f.otherJournal() {
+		add(v1alpha1.ReasonInstanceBusy, true, "another operation on the VM is not over, a rescue for instance; the size is changed after it")
+	}
+	if text, blocked := f.VM.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked && f.running() && f.Want.Resize.Strategy == v1alpha1.ResizeRestart {
+		add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it is not turned off for another size: %s", text)
+	}
+	if size := f.Want.Size; size != nil && !sized(f) {
+		if minimum := f.Want.Resize.MinMemory; size.Memory < minimum {
+			add(v1alpha1.ReasonFlavorTooSmall, false, "the image needs %s of memory and flavor %s has %s; choose a larger flavor",
+				bytesText(minimum), f.Want.Flavor, bytesText(size.Memory))
+		}
+		if f.nested() && size.MaxMemory > size.Memory {
+			add(v1alpha1.ReasonSizeUnsupported, false,
+				"the VM has nested virtualisation (platform %s), with which memory cannot change while it runs, and flavor %s has maxMemory %s above memory %s; choose a flavor without maxMemory",
+				platformNested, f.Want.Flavor, bytesText(size.MaxMemory), bytesText(size.Memory))
+		}
+		problems = append(problems, unfit(f)...)
+		if problem := f.roomFor(*size); problem != nil && len(unfit(f)) == 0 {
+			problems = append(problems, *problem)
+		}
+	}
+	return append(problems, diskProblems(f)...)
+}
+
+// roomFor is why no host could run the VM with the size now, nil if one could, or if it is not to run.
+func (f *Facts) roomFor(size Size) *Problem {
+	if !f.running() && f.Want.Power != v1alpha1.PowerStateRunning && f.Want.Power != v1alpha1.PowerStatePaused || len(f.Hosts) == 0 {
+		return nil
+	}
+	var why []string
+	for _, host := range f.Hosts {
+		free := host.MemoryFree
+		if f.running() && f.VM.HostName == host.Name {
+			free += f.VM.Size.Memory
+		}
+		switch {
+		case !host.Enabled:
+			why = append(why, host.Name+" is disabled")
+		case host.MemoryFree == 0 || free >= size.Memory:
+			return nil
+		default:
+			why = append(why, fmt.Sprintf("%s has %s free", host.Name, bytesText(free)))
+		}
+	}
+	return &Problem{Reason: v1alpha1.ReasonInsufficientMemory, Passing: true, Message: fmt.Sprintf(
+		"no host has %s of memory for flavor %s: %s; free some, or choose a smaller flavor",
+		bytesText(size.Memory), f.Want.Flavor, strings.Join(why, ", "))}
+}
+
+// thickStorage are the types of storage repositories that give each disk all of its space at once.
+var thickStorage = []string{"lvm", "lvmoiscsi", "lvmohba", "lvmofcoe"}
+
+// diskProblems is why the root disk cannot be changed.
+func diskProblems(f *Facts) []Problem {
+	root, want := f.VM.rootDisk(), f.wantRoot()
+	if root == nil || want == nil {
+		return nil
+	}
+	var problems []Problem
+	add := func(reason string, passing bool, format string, args ...any) {
+		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
+	}
+	if f.rootSmall() {
+		needed := want.Size - root.VDI.Size
+		if f.Want.Resize.Manual {
+			needed = want.Size // the restore point keeps what the disk has
+			if root.VDI.Chain >= maxChain {
+				add(v1alpha1.ReasonChainTooLong, true,
+					"the root disk has %d snapshots or clones behind it, and the storage refuses more than 30: there is no room for a restore point; delete old snapshots of it, or set resize.confirmation to Automatic", root.VDI.Chain)
+			}
+		}
+		if slices.Contains(thickStorage, root.VDI.SRType) && root.VDI.SRFree >= 0 && root.VDI.SRFree < needed {
+			add(v1alpha1.ReasonInsufficientStorage, true, "the root disk needs %s more of %s, which has %s free; free some, or ask for less",
+				bytesText(needed), root.VDI.SRName, bytesText(root.VDI.SRFree))
+		}
+	}
+	if minimum := f.Want.Resize.MinDisk; f.shrinkWanted() && want.ShrinkTo < minimum {
+		add(v1alpha1.ReasonFlavorTooSmall, false, "the image needs a root disk of %s and rootDisk.shrinkTo is %s; ask for more",
+			bytesText(minimum), bytesText(want.ShrinkTo))
+	}
+	return problems
+}
