@@ -7,6 +7,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -20,6 +21,7 @@ type managerFlags struct {
 	process               processFlags
 	installationConfigMap string
 	privateEndpoints      []string
+	scratchLimit          string
 }
 
 func newManagerCommand() *cobra.Command {
@@ -40,6 +42,9 @@ func (f *managerFlags) register(set *pflag.FlagSet) {
 	set.IntVar(&f.Burst, "kube-api-burst", 200, "requests to the API server in a second, for a moment")
 	set.StringVar(&f.ConsoleURL, "console-url", "", "https URL at which users reach the console gateway; without it no XenConsole gets a URL")
 	set.StringSliceVar(&f.privateEndpoints, "allow-private-endpoints", nil, "addresses and CIDRs, other than public ones, that tenants may name as endpoints of images and stores")
+	set.StringVar(&f.ScratchDir, "scratch-dir", "", "directory where disks are kept while they are made smaller (rootDisk.shrinkTo): up to the data of one such disk at a time (default: $TMPDIR)")
+	set.StringVar(&f.scratchLimit, "scratch-limit", "0", "how much of --scratch-dir may be used, 50Gi for instance; 0 is all that is free")
+	set.IntVar(&f.MaxShrinks, "max-shrinks", 1, "disks that are made smaller at a time")
 	set.DurationVar(&f.ShutdownTimeout, "shutdown-timeout", 0, "how long a stopping manager waits for what is under way (default 15s)")
 }
 
@@ -49,6 +54,11 @@ func runManager(ctx context.Context, flags managerFlags, p process) error {
 	if flags.Endpoints, err = egress.New(flags.privateEndpoints); err != nil {
 		return fmt.Errorf("--allow-private-endpoints: %w", err)
 	}
+	limit, err := resource.ParseQuantity(flags.scratchLimit)
+	if err != nil || limit.Sign() < 0 {
+		return fmt.Errorf("--scratch-limit: wanted a size like 50Gi, found %q", flags.scratchLimit)
+	}
+	flags.ScratchLimit = limit.Value()
 	if flags.Installation == "" {
 		if flags.Installation, err = installation(ctx, p.kube, flags); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/egress"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/shrink"
 	"github.com/kubexen/kubexen/pkg/transfer"
 )
 
@@ -53,6 +55,11 @@ type Options struct {
 	ConsoleURL string
 	// ShutdownTimeout is how long a stopping manager waits for what is under way; 0 means 15 s.
 	ShutdownTimeout time.Duration
+	// ScratchDir is where disks are kept while they are made smaller, os.TempDir() if empty; ScratchLimit is how many bytes of it
+	// may be used (0: what is free), MaxShrinks how many disks are made smaller at a time (0 means 1).
+	ScratchDir   string
+	ScratchLimit int64
+	MaxShrinks   int
 	// Endpoints decides where the operator connects on a tenant's word; nil: to public addresses alone.
 	Endpoints *egress.Guard
 	// Logger takes the logs.
@@ -86,6 +93,7 @@ type shared struct {
 	pools   *pool.Registry
 	stores  transfer.Stores
 	runner  transfer.Runner
+	scratch transfer.Scratch
 	clock   clock.WithTicker
 }
 
@@ -203,7 +211,10 @@ func (s *shared) addTransfers() error {
 	s.stores = &transfer.SecretStores{
 		Secrets: s.manager.GetAPIReader(), Namespace: s.options.Namespace, Installation: s.options.Installation, Guard: s.options.Endpoints,
 	}
-	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock)
+	s.scratch = transfer.Scratch{
+		Space: shrink.NewSpace(orDefault(s.options.ScratchDir, os.TempDir()), s.options.ScratchLimit), Most: orDefault(s.options.MaxShrinks, 1),
+	}
+	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock, s.scratch)
 	s.runner = local
 	if err := s.manager.Add(manager.RunnableFunc(local.Run)); err != nil {
 		return fmt.Errorf("add the transfers: %w", err)

@@ -33,6 +33,8 @@ type Local struct {
 	wake   func(xencache.Key)
 	clock  clock.PassiveClock
 	slots  *slots
+	// scratch is where disks are made smaller.
+	scratch Scratch
 
 	ctx     context.Context //nolint:containedctx // the life of the transfers, which outlive the pass that begins them
 	cancel  context.CancelFunc
@@ -43,16 +45,20 @@ type Local struct {
 }
 
 // NewLocal returns a runner that runs nothing yet. wake queues the owner of a transfer.
-func NewLocal(pools Pools, stores Stores, wake func(xencache.Key), passive clock.PassiveClock) *Local {
+func NewLocal(pools Pools, stores Stores, wake func(xencache.Key), passive clock.PassiveClock, scratch Scratch) *Local {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Local{pools: pools, stores: stores, wake: wake, clock: passive, slots: newSlots(), ctx: ctx, cancel: cancel, transfers: map[ID]*job{}}
+	return &Local{
+		pools: pools, stores: stores, wake: wake, clock: passive, slots: newSlots(), scratch: scratch,
+		ctx: ctx, cancel: cancel, transfers: map[ID]*job{},
+	}
 }
 
 // job is one transfer.
 type job struct {
-	meter  *meter
-	cancel context.CancelFunc
-	done   chan struct{}
+	request Request
+	meter   *meter
+	cancel  context.CancelFunc
+	done    chan struct{}
 }
 
 // Run waits for the end and then for all transfers; it is what a manager runs.
@@ -74,7 +80,7 @@ func (l *Local) Start(id ID, request Request) {
 		return
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
-	j := &job{meter: newMeter(l.clock, func() { l.wake(id.Owner) }), cancel: cancel, done: make(chan struct{})}
+	j := &job{request: request, meter: newMeter(l.clock, func() { l.wake(id.Owner) }), cancel: cancel, done: make(chan struct{})}
 	l.transfers[id] = j
 	l.running.Add(1)
 	go func() {
@@ -103,7 +109,9 @@ func (l *Local) State(id ID) (State, bool) {
 	if j == nil {
 		return State{}, false
 	}
-	return j.meter.reported(), true
+	state := j.meter.reported()
+	state.Shrink = j.request.Shrink
+	return state, true
 }
 
 // Stop implements Runner.
@@ -129,6 +137,8 @@ func (l *Local) carryOut(ctx context.Context, id ID, m *meter, request Request) 
 		return l.upload(ctx, id, m, request.Upload)
 	case request.Import != nil:
 		return l.fill(ctx, id, m, request.Import)
+	case request.Shrink != nil:
+		return l.shrink(ctx, id, m, request.Shrink)
 	}
 	return errors.New("the request asks for nothing")
 }

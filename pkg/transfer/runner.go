@@ -18,6 +18,7 @@ type ID struct {
 type Request struct {
 	Upload *Upload
 	Import *Import
+	Shrink *Shrink
 }
 
 // Upload takes the disks of a snapshot to a store.
@@ -89,6 +90,8 @@ type State struct {
 	Checksum *v1alpha1.Checksum
 	Format   v1alpha1.DiskFormat
 	VDI      string
+	// Shrink is what was asked for, if it is a disk that is made smaller; VDI is the uuid of the copy then.
+	Shrink *Shrink
 	// Err is why it failed, EndedAt when it ended, well or not.
 	Err     error
 	EndedAt time.Time
