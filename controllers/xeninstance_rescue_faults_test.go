@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/xensim"
@@ -42,6 +44,17 @@ func guardDisks(w *testkit.World) func(t *testing.T) {
 // faultsTogether is how many calls fail in one rescue.
 const faultsTogether = 4
 
+// methodsOf are the methods that were called since the fence was armed, those of tasks left out.
+func methodsOf(fence *testkit.Fence) []string {
+	methods := map[string]bool{}
+	for _, call := range calls(fence) {
+		if method := strings.TrimPrefix(call, "Async."); !strings.HasPrefix(method, "task.") {
+			methods[method] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(methods))
+}
+
 // TestFaultsInRescue: whatever call of the way into a rescue or out of it fails once, and however, it goes on; and the VM is
 // in the end as it was in the beginning.
 func TestFaultsInRescue(t *testing.T) {
@@ -70,12 +83,7 @@ func TestFaultsInRescue(t *testing.T) {
 		}
 	}
 	round(t)
-	methods := map[string]bool{}
-	for _, call := range calls(fence) {
-		if method := strings.TrimPrefix(call, "Async."); !strings.HasPrefix(method, "task.") {
-			methods[method] = true
-		}
-	}
+	methods := methodsOf(fence)
 	faults := map[string][]xensim.Fault{
 		"the disk is in use":         {{Call: "VM.start", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:a", "attach"}, Count: 1}},
 		"no memory":                  {{Call: "VM.start", Error: "HOST_NOT_ENOUGH_FREE_MEMORY", Params: []string{"2", "1"}, Count: 1}},
@@ -85,7 +93,7 @@ func TestFaultsInRescue(t *testing.T) {
 		"a restart while it starts":  {{Call: "VM.start", Restart: true, Count: 1}},
 		"a restart while it clones":  {{Call: "VM.clone", Restart: true, Count: 1}},
 	}
-	for together := range slices.Chunk(slices.Sorted(maps.Keys(methods)), faultsTogether) {
+	for together := range slices.Chunk(methods, faultsTogether) {
 		answers, sessions := "lost answers of "+strings.Join(together, ", "), "lost sessions before "+strings.Join(together, ", ")
 		for _, method := range together {
 			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
@@ -99,6 +107,96 @@ func TestFaultsInRescue(t *testing.T) {
 		})
 	}
 	disksThere(t)
+}
+
+// onceEach makes every call of the methods go wrong once in one way.
+func onceEach(methods []string, wrong func(*xensim.Fault)) []xensim.Fault {
+	faults := make([]xensim.Fault, len(methods))
+	for i, method := range methods {
+		faults[i] = xensim.Fault{Call: method, Count: 1}
+		wrong(&faults[i])
+	}
+	return faults
+}
+
+// refuse has a call refused once, failLater has the task fail that it begins.
+func refuse(call, code string) xensim.Fault {
+	return xensim.Fault{Call: call, Error: code, Params: []string{"2", "1"}, Count: 1}
+}
+
+func failLater(call, code string) xensim.Fault {
+	fault := refuse(call, code)
+	fault.FailTask = true
+	return fault
+}
+
+// TestFaultsInReturn: whatever call fails when a rescue times out, or when the instance is deleted in it, the return goes on
+// to its end.
+func TestFaultsInReturn(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *testkit.World, *v1alpha1.XenInstance){
+		"time-out": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) {
+			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue.TimeoutSeconds = ptr.To[int32](1) })
+			waitRescued(t, w, instance, v1alpha1.ReasonRescueTimedOut)
+			waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue = nil })
+			waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+		},
+		"deletion": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) {
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { faultsInReturn(t, end) })
+	}
+}
+
+func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1.XenInstance)) {
+	w, fence := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	w.WaitAtRest(t)
+	objects := census(w)
+	round := func(t *testing.T, faults []xensim.Fault) {
+		t.Helper()
+		instance := web(w).DeletedBy(v1alpha1.DeletionDelete).Object()
+		create(t, w, instance)
+		waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+		w.WaitAtRest(t)
+		before := picture(w, instance.Status.UUID)
+		edit(t, w, instance, inRescue)
+		waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+		w.WaitAtRest(t)
+		fence.Arm(0)
+		w.Simulator.SetFaults(faults)
+		end(t, w, instance)
+		if instance.DeletionTimestamp.IsZero() {
+			w.WaitAtRest(t)
+			if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+				t.Errorf("after the rescue:\n%s", diff)
+			}
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+		}
+		w.WaitAtRest(t)
+		if after := census(w); !maps.Equal(objects, after) {
+			t.Errorf("the pool had %v and has %v", objects, after)
+		}
+	}
+	round(t, nil)
+	methods := methodsOf(fence)
+	lost := onceEach(methods, func(f *xensim.Fault) { f.Drop = "after" })
+	for name, faults := range map[string][]xensim.Fault{
+		"every answer and session is lost once":    append(lost, onceEach(methods, func(f *xensim.Fault) { f.LoseSession = true })...),
+		"restarts of the toolstack":                onceEach([]string{"VM.destroy", "VM.remove_from_other_config"}, func(f *xensim.Fault) { f.Restart = true }),
+		"the disk is in use, and the VM":           {refuse("VM.start", "VDI_IN_USE"), refuse("VBD.destroy", "OPERATION_NOT_ALLOWED"), refuse("VM.destroy", "OTHER_OPERATION_IN_PROGRESS")},
+		"no memory, and its own disks are in use":  {refuse("VM.start", "HOST_NOT_ENOUGH_FREE_MEMORY"), refuse("VDI.destroy", "VDI_IN_USE")},
+		"what was begun fails, and the SR is full": {failLater("VM.clean_shutdown", "VM_SHUTDOWN_TIMEOUT"), failLater("VM.start", "SR_FULL")},
+	} {
+		t.Run(name, func(t *testing.T) { round(t, faults) })
+	}
 }
 
 // TestOffLeadsOutOfAFailedRescue: a rescue VM that cannot start leaves nothing that Off does not undo.
