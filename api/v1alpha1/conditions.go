@@ -207,6 +207,10 @@ const (
 	ReasonRestarting = "Restarting"
 	// ReasonGated says annotations gate.kubexen.io/… hold the act; the message names them.
 	ReasonGated = "Gated"
+	// ReasonMigrating says the VM is moving to another host.
+	ReasonMigrating = "Migrating"
+	// ReasonMigrationRefused says the VM cannot be moved to another host; the message says what keeps it where it is.
+	ReasonMigrationRefused = "MigrationRefused"
 	// ReasonNoHostAvailable says no host can run the VM now; it is tried again.
 	ReasonNoHostAvailable = "NoHostAvailable"
 	// ReasonInsufficientMemory says no host has the memory now; it is tried again.
