@@ -26,6 +26,7 @@ import (
 // +kubebuilder:rbac:groups=kubexen.io,resources=xenimages;xenclusterimages,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=kubexen.io,resources=xenimages/status;xenclusterimages/status,verbs=get;patch
 // +kubebuilder:rbac:groups=kubexen.io,resources=xenimages/finalizers;xenclusterimages/finalizers,verbs=update
+// +kubebuilder:rbac:groups=kubexen.io,resources=xensnapshots,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 
 // imageReconciler keeps the images of one of the two kinds: they have one spec and one code.
@@ -33,10 +34,13 @@ type imageReconciler[T reconcile.Object] struct {
 	runtime *reconcile.Runtime
 	pools   *pool.Registry
 	runner  transfer.Runner
-	kind    string
-	empty   func() T
-	list    func() client.ObjectList
-	parts   func(client.Object) (*v1alpha1.XenImageSpec, *v1alpha1.XenImageStatus)
+	flights *pool.Flights
+	// namespace is the operator's own, where the snapshots of cluster-wide images are.
+	namespace string
+	kind      string
+	empty     func() T
+	list      func() client.ObjectList
+	parts     func(client.Object) (*v1alpha1.XenImageSpec, *v1alpha1.XenImageStatus)
 }
 
 func setupImages(s *shared) error {
@@ -47,11 +51,12 @@ func setupImages(s *shared) error {
 }
 
 func setupImage[T reconcile.Object](s *shared, kind string, empty func() T, list func() client.ObjectList) error {
-	r := &imageReconciler[T]{runtime: s.runtime(), pools: s.pools, runner: s.runner, kind: kind, empty: empty, list: list, parts: imageParts}
+	r := &imageReconciler[T]{runtime: s.runtime(), pools: s.pools, runner: s.runner, flights: pool.NewFlights(s.clock), namespace: s.options.Namespace, kind: kind, empty: empty, list: list, parts: imageParts}
 	return ctrl.NewControllerManagedBy(s.manager).
 		Named(strings.ToLower(kind)).
 		For(empty(), builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, handler.EnqueueRequestsFromMapFunc(r.imagesOfPool), builder.WithPredicates(poolTurned())).
+		Watches(&v1alpha1.XenSnapshot{}, handler.EnqueueRequestsFromMapFunc(r.imagesOfSnapshot)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.imagesOfNamespace)).
 		WatchesRawSource(s.pools.Source(kind)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: poolConcurrency}).

@@ -134,13 +134,20 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 		handle.Cache.View(func(v xencache.View) { *facts = image.ObserveCopy(v, handle.Installation, img, sr.Ref) })
 	}
 	observe()
+	from := originOf(img)
+	if facts.Root == nil && img.Spec.Source.Snapshot != nil {
+		var outcome reconcile.Outcome
+		if from, outcome = r.ofSnapshot(ctx, scope, handle, img, sr, shown); from == nil {
+			return outcome
+		}
+	}
 	if facts.Root == nil {
 		if why := r.held(scope, handle); why != nil {
 			return *why
 		}
-		return r.transferCopy(ctx, handle, img, sr, shown, facts, status)
+		return r.transferCopy(ctx, handle, img, from, sr, shown, facts, status)
 	}
-	if status.Checksum == nil {
+	if status.Checksum == nil && facts.Root.OtherConfig[transfer.MarkSHA256] != "" {
 		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: facts.Root.OtherConfig[transfer.MarkSHA256]}
 	}
 	for {
@@ -168,7 +175,7 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 }
 
 // transferCopy brings the disk on its way, or says how far it is.
-func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Handle, img image.Image, sr pool.Named[xenapi.SRRef], shown *v1alpha1.ImageCopy, facts *image.CopyFacts, status *v1alpha1.XenImageStatus) reconcile.Outcome {
+func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Handle, img image.Image, from *origin, sr pool.Named[xenapi.SRRef], shown *v1alpha1.ImageCopy, facts *image.CopyFacts, status *v1alpha1.XenImageStatus) reconcile.Outcome {
 	id := importID(img, handle.Name, shown.StorageRepository)
 	state, known := r.runner.State(id)
 	if known && state.Phase == transfer.Succeeded {
@@ -193,8 +200,8 @@ func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Hand
 	}
 	r.runner.Start(id, transfer.Request{Import: &transfer.Import{
 		Pool: handle.Name, SR: sr.UUID, Name: image.DiskName(img), Marks: image.ImportMarks(handle.Installation, img),
-		Place:  transfer.Place{Namespace: img.Key.Namespace, Source: &img.Spec.Source},
-		Format: img.Spec.Format, Checksum: img.Spec.Checksum,
+		Place:  transfer.Place{Namespace: img.Key.Namespace, Source: from.source},
+		Format: from.format, Checksum: from.checksum,
 	}})
 	return outcome
 }
@@ -231,6 +238,9 @@ func (r *imageReconciler[T]) removeFrom(ctx context.Context, scope *reconcile.Sc
 		if err := transfer.EndTasks(ctx, handle, importID(img, p.Name, name)); err != nil {
 			return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 		}
+	}
+	if r.cloneUnderWay(ctx, handle, img) {
+		return reconcile.Wait(v1alpha1.ReasonDeleting, "waiting until the clone of the snapshot is made, to remove it").After(barrier)
 	}
 	var made image.Made
 	handle.Cache.View(func(v xencache.View) { made = image.ObserveMade(v, handle.Installation, img) })

@@ -113,7 +113,9 @@ func TestAnInstanceOfASnapshot(t *testing.T) {
 	}
 	w.WaitGone(t, point)
 	w.WaitReady(t, again)
-	edit(t, w, again, func(i *v1alpha1.XenInstance) { i.Spec.DeletionPolicy, i.Spec.Disks[0].OnInstanceDelete = v1alpha1.DeletionDelete, v1alpha1.DiskDelete })
+	edit(t, w, again, func(i *v1alpha1.XenInstance) {
+		i.Spec.DeletionPolicy, i.Spec.Disks[0].OnInstanceDelete = v1alpha1.DeletionDelete, v1alpha1.DiskDelete
+	})
 	if err := w.Client.Delete(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}

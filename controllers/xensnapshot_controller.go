@@ -49,6 +49,7 @@ type snapshotReconciler struct {
 	flights      *pool.Flights
 	runner       transfer.Runner
 	stores       transfer.Stores
+	namespace    string // the operator's own
 }
 
 // snapshotScope is one pass over one snapshot.
@@ -69,14 +70,16 @@ func setupSnapshot(s *shared) error {
 	}
 	r := &snapshotReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, flights: pool.NewFlights(s.clock),
-		runner: s.runner, stores: s.stores,
+		runner: s.runner, stores: s.stores, namespace: s.options.Namespace,
 	}
 	return ctrl.NewControllerManagedBy(s.manager).
 		Named("xensnapshot").
 		For(&v1alpha1.XenSnapshot{}, builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfPool), builder.WithPredicates(poolTurned())).
 		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfInstance)).
-		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(snapshotsInUse)).
+		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
+		Watches(&v1alpha1.XenImage{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
+		Watches(&v1alpha1.XenClusterImage{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
 		WatchesRawSource(s.pools.Source(kindSnapshot)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: poolConcurrency}).
 		Complete(r)

@@ -27,7 +27,34 @@ func (s *snapshotScope) neededBy(ctx context.Context) (string, error) {
 			return "XenInstance " + user.Name, nil
 		}
 	}
+	return s.imageOfIt(ctx)
+}
+
+// imageOfIt names an image that is being made of the snapshot, "" if there is none.
+func (s *snapshotScope) imageOfIt(ctx context.Context) (string, error) {
+	lists := map[string]client.ObjectList{"XenImage": &v1alpha1.XenImageList{}}
+	if s.Object.Namespace == s.r.namespace {
+		lists["XenClusterImage"] = &v1alpha1.XenClusterImageList{}
+	}
+	for kind, list := range lists {
+		if err := s.r.runtime.Client.List(ctx, list); err != nil {
+			return "", fmt.Errorf("list the images that are made of snapshot %s: %w", s.Object.Name, err)
+		}
+		for _, user := range imagesIn(list) {
+			mine := snapshotNamespace(user.GetNamespace(), s.r.namespace) == s.Object.Namespace
+			if mine && user.GetDeletionTimestamp().IsZero() && s.makes(user) && usableBy(s.Object, user.GetCreationTimestamp()) {
+				return kind + " " + user.GetName(), nil
+			}
+		}
+	}
 	return "", nil
+}
+
+// makes reports whether an image is to be made of the snapshot and is not complete.
+func (s *snapshotScope) makes(image client.Object) bool {
+	spec, status := imageParts(image)
+	ref := spec.Source.Snapshot
+	return ref != nil && ref.Name == s.Object.Name && !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionReady)
 }
 
 // guarded holds the snapshot on the pool as long as something is being made of it.
@@ -40,13 +67,21 @@ func (s *snapshotScope) guarded(ctx context.Context) (reconcile.Outcome, error) 
 		"%s is being made of this snapshot, which goes when that is done; delete %s if it is not wanted", user, user)), nil
 }
 
-// snapshotsInUse finds the snapshot that an instance is being made of.
-func snapshotsInUse(_ context.Context, object client.Object) []ctrl.Request {
-	ref := object.(*v1alpha1.XenInstance).Spec.Source.SnapshotRef
+// snapshotsInUse finds the snapshot that an instance or image is being made of.
+func (r *snapshotReconciler) snapshotsInUse(_ context.Context, object client.Object) []ctrl.Request {
+	var ref *v1alpha1.SnapshotReference
+	switch user := object.(type) {
+	case *v1alpha1.XenInstance:
+		ref = user.Spec.Source.SnapshotRef
+	case *v1alpha1.XenImage:
+		ref = user.Spec.Source.Snapshot
+	case *v1alpha1.XenClusterImage:
+		ref = user.Spec.Source.Snapshot
+	}
 	if ref == nil {
 		return nil
 	}
-	return []ctrl.Request{{NamespacedName: client.ObjectKey{Namespace: object.GetNamespace(), Name: ref.Name}}}
+	return []ctrl.Request{{NamespacedName: client.ObjectKey{Namespace: snapshotNamespace(object.GetNamespace(), r.namespace), Name: ref.Name}}}
 }
 
 // beganWith reports whether an instance is on the pool that has the snapshot: another can make nothing of it.

@@ -250,8 +250,9 @@ func imageCases(object string) map[string][]ruleCase {
 			{object: object, accept: `spec: {firmware: BIOS, secureBoot: false}`, refuse: `spec: {firmware: BIOS, secureBoot: true}`},
 			{object: object, accept: `spec: {firmware: null, secureBoot: null}`, refuse: `spec: {firmware: null, secureBoot: true}`},
 		},
-		"exactly one source must be set: existing, http, s3 or glance": {
+		"exactly one source must be set: existing, http, s3, glance or snapshot": {
 			{object: object, accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {existing: null}}`},
+			{object: object + "-snapshot", accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {existing: {templateUUID: 06fda4a9-93be-c816-cffc-cf4852227f3b}}}`},
 			{object: object + "-s3", accept: `spec: {minDisk: 1Gi}`, refuse: `spec: {source: {http: {url: "https://a/b"}}, checksum: {algorithm: SHA256, value: "` + digits(64) + `"}}`},
 		},
 		"exactly one of templateUUID and vdiUUID must be set": {

@@ -2,7 +2,7 @@ package v1alpha1
 
 // What stands here says where images and uploaded snapshots live outside of the pool: S3, Glance, HTTP.
 //
-// Secrets and snapshots that these types name are in the namespace of the object that names them; the Secrets of a
+// Secrets and snapshots that these types name are in the namespace of the object that names them; those of a
 // XenClusterImage are in the operator's own namespace, which administrators write to.
 
 // S3Object is an object in an S3-compatible store.
@@ -143,7 +143,7 @@ const (
 	CompressionGzip Compression = "Gzip"
 )
 
-// SnapshotReference names a XenSnapshot of the same namespace.
+// SnapshotReference names a XenSnapshot of the same namespace (of the operator's own for a XenClusterImage).
 type SnapshotReference struct {
 	// name of the XenSnapshot.
 	// +required

@@ -48,8 +48,8 @@ type XenImageSpec struct {
 	// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;NovaTarball
 	Format DiskFormat `json:"format,omitempty"`
 
-	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: the
-	// pool's "Other install media".
+	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: those of the
+	// snapshot where that is cloned, otherwise the pool's "Other install media".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
@@ -80,7 +80,7 @@ type XenImageSpec struct {
 }
 
 // ImageSource is where an image's bytes are; exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.existing), has(self.http), has(self.s3), has(self.glance)].exists_one(set, set)",message="exactly one source must be set: existing, http, s3 or glance"
+// +kubebuilder:validation:XValidation:rule="[has(self.existing), has(self.http), has(self.s3), has(self.glance), has(self.snapshot)].exists_one(set, set)",message="exactly one source must be set: existing, http, s3, glance or snapshot"
 type ImageSource struct {
 	// existing is a template or disk that is on the pool already.
 	// +optional
@@ -97,6 +97,12 @@ type ImageSource struct {
 	// glance is an image in an OpenStack image service.
 	// +optional
 	Glance *GlanceImage `json:"glance,omitempty"`
+
+	// snapshot is a XenSnapshot of the same namespace (for a XenClusterImage of the operator's own): the image is its root disk. Where the snapshot is on the pool it is
+	// cloned (copied to another storage repository); to another pool its upload is imported. The XenSnapshot stays until the
+	// image is ready, and may be deleted then.
+	// +optional
+	Snapshot *SnapshotReference `json:"snapshot,omitempty"`
 }
 
 // ExistingImage names a template or a disk on a pool; exactly one of its fields is set.
@@ -144,8 +150,8 @@ type XenImageStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	VirtualSize *resource.Quantity `json:"virtualSize,omitempty"`
 
-	// source tells for kubectl get where the image comes from: a URL, s3://bucket/key, the id of an image or a uuid on the
-	// pool.
+	// source tells for kubectl get where the image comes from: a URL, s3://bucket/key, the id of an image, the name of a
+	// snapshot or a uuid on the pool.
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	Source string `json:"source,omitempty"`

@@ -117,7 +117,11 @@ func ObserveMade(v xencache.View, installation string, image Image) Made {
 			made.Busy = string(operation)
 		}
 	}
+	made.Disks = clonedDisks(v, image, made.Templates)
 	for _, ref := range v.VDIsByMark(installation, image.Key) {
+		if slices.Contains(made.Disks, ref) {
+			continue
+		}
 		vdi := v.VDI(ref)
 		marks := xencache.VDIMarks(vdi)
 		ours := marks.Role == xencache.RoleImage || marks.Role == xencache.RoleImport
@@ -218,6 +222,8 @@ func SourceText(spec *v1alpha1.XenImageSpec) string {
 		return "s3://" + source.S3.Bucket + "/" + source.S3.Key
 	case source.Glance != nil:
 		return source.Glance.ImageID
+	case source.Snapshot != nil:
+		return source.Snapshot.Name
 	}
 	return ""
 }

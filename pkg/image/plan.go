@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -163,9 +164,7 @@ func marked(installation string, image Image, vm *xenapi.VM) map[string]string {
 	if config == nil {
 		config = map[string]string{}
 	}
-	for _, key := range provisioning {
-		delete(config, key)
-	}
+	maps.DeleteFunc(config, func(key, _ string) bool { return xencache.IsMark(key) || slices.Contains(provisioning, key) })
 	maps.Copy(config, marksOf(installation, image, vm.UUID).OtherConfig())
 	config[hiddenKey] = "true"
 	return config

@@ -46,11 +46,7 @@ func (s *SecretStores) open(ctx context.Context, place Place) (imagestore.Store,
 	if d := place.Destination; d != nil {
 		switch {
 		case d.S3 != nil:
-			prefix := d.S3.Prefix
-			if prefix != "" && !strings.HasSuffix(prefix, "/") {
-				prefix += "/"
-			}
-			return s.s3(ctx, place, d.S3.S3Bucket, prefix+place.Namespace+"/"+place.Snapshot+"/")
+			return s.s3(ctx, place, d.S3.S3Bucket, s3Prefix(d.S3, place.Namespace, place.Snapshot))
 		case d.Glance != nil:
 			return s.glance(ctx, place, d.Glance.GlanceService, imagestore.GlanceOptions{
 				Place: strings.Join([]string{s.Installation, place.Namespace, place.Snapshot}, "/"),
