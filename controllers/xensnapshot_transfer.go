@@ -115,7 +115,7 @@ func (s *snapshotScope) place() transfer.Place {
 
 func (s *snapshotScope) emptyUpload() *v1alpha1.SnapshotUpload {
 	return &v1alpha1.SnapshotUpload{
-		Location: snapshot.Location(s.Object.Spec.Destination, s.Object.Namespace, s.Object.Name),
+		Location: snapshot.Location(s.Object.Spec.Destination, s.Object.Namespace, s.Object.Spec.InstanceRef.Name, s.Object.Name),
 		Format:   s.Object.Spec.Destination.DesiredFormat(),
 	}
 }

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -109,8 +110,8 @@ func Deadline(spec *v1alpha1.XenSnapshotSpec, created metav1.Time) time.Time {
 	return created.Add(time.Duration(*spec.DeadlineSeconds) * time.Second)
 }
 
-// Location is where the files go, for people.
-func Location(d *v1alpha1.SnapshotDestination, namespace, name string) string {
+// Location is where the files go, for people: a place that can be opened, where there is one.
+func Location(d *v1alpha1.SnapshotDestination, namespace, instance, name string) string {
 	switch {
 	case d == nil:
 	case d.S3 != nil:
@@ -119,10 +120,13 @@ func Location(d *v1alpha1.SnapshotDestination, namespace, name string) string {
 			prefix += "/"
 		}
 		return fmt.Sprintf("s3://%s/%s%s/%s", d.S3.Bucket, prefix, namespace, name)
-	case d.Glance != nil:
+	case d.Glance != nil && d.Glance.Endpoint != "":
 		return d.Glance.Endpoint
+	case d.Glance != nil:
+		return "the image service that Secret " + d.Glance.AuthSecretRef.Name + " names"
 	case d.HTTP != nil:
-		return d.HTTP.URLTemplate
+		url, _, _ := strings.Cut(d.HTTP.URLTemplate, "?") // what follows may be a signature
+		return strings.NewReplacer("{namespace}", namespace, "{instance}", instance, "{snapshot}", name, "{file}", transfer.ManifestName).Replace(url)
 	}
 	return ""
 }
