@@ -19,6 +19,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/transfer"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
@@ -45,6 +46,8 @@ type instanceReconciler struct {
 	pools        *pool.Registry
 	installation string
 	executor     *instance.Executor
+	runner       transfer.Runner
+	scratch      transfer.Scratch
 }
 
 // instanceScope is one pass over one instance.
@@ -63,6 +66,7 @@ func setupInstance(s *shared) error {
 	}
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
+		runner: s.runner, scratch: s.scratch,
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
@@ -208,6 +212,7 @@ func (s *instanceScope) observe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.gatherCopy(inputs)
 	s.inputs = inputs
 	s.watchVM()
 	s.facts = instance.Observe(s.pool.Cache, inputs, s.r.executor)
@@ -261,6 +266,7 @@ func (s *instanceScope) run(ctx context.Context) *instance.Run {
 		Facts: s.facts, Client: s.pool.Client, Now: s.r.runtime.Clock.Now(), Seed: s.seed,
 		RescueSeed: s.rescueSeed, DropRescueSecret: s.dropRescueSecret,
 		Tasks:       poolTasks{s.pool, s.key()},
+		Copier:      s.copier(),
 		Sync:        s.catchUp,
 		ClaimWriter: s.pool.ClaimWriter,
 		StepTaken: func(step string, err error, took time.Duration) {
@@ -291,6 +297,9 @@ func (s *instanceScope) report() {
 	report := instance.Report{
 		Plan: s.plan, Outcome: s.Outcome, Now: s.r.runtime.Clock.Now(),
 		Percent: s.r.executor.Percent(s.key(), poolTasks{s.pool, s.key()}),
+	}
+	if percent := s.facts.CopyPercent(); percent != nil {
+		report.Percent = percent
 	}
 	if bootstrap := s.Object.Spec.Bootstrap; bootstrap != nil && bootstrap.GeneratePassword && s.facts.VM != nil {
 		report.PasswordSecret = passwordSecretName(s.Object.Name)

@@ -43,6 +43,9 @@ type Facts struct {
 	// RestorePoints are root disks as they were before a resize. Copies are those of them, and of the root disk, that have
 	// not got their marks yet.
 	RestorePoints, Copies []VDI
+	// Copy is a smaller copy of the root disk that this process makes, or has made. CopyProblem is why none can be begun.
+	Copy        *CopyState
+	CopyProblem *Problem
 	// Repositories are where the instance's disks may go when the VM moves; they are looked up only when it may have to.
 	Repositories []Repository
 	// Move is what a move of the VM's disks has to put right again, nil if there is none.

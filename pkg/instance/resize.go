@@ -31,6 +31,7 @@ var resizeVM = slices.Concat(
 		{Name: "SizeVM", Holds: sized, Act: applySize},
 		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot},
 	},
+	shrinkRoot,
 	goBack, // with resize.discardTo
 	swapRoot,
 )
@@ -66,7 +67,7 @@ func whenResizing(f *Facts, now time.Time) (Plan, bool) {
 // resizeDue reports whether a resize is to begin now: something can be changed.
 func (f *Facts) resizeDue() bool {
 	switch {
-	case !f.resizeDiffers():
+	case !f.resizeDiffers() || !f.fitsInSight():
 		return false
 	case f.halted():
 		return true
@@ -84,7 +85,7 @@ func (f *Facts) resizeDiffers() bool { return !sized(f) || f.rootSmall() || f.sh
 
 // resized reports whether everything is as asked, and no disk on its way.
 func (f *Facts) resized() bool {
-	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0
+	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0 && !f.copyLeft()
 }
 
 // resize goes on with a resize that was begun.
@@ -95,6 +96,8 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 		return f.resizePlan(Plan{Steps: []Step{retargetStep}})
 	case f.running() && !f.resized():
 		return f.resizeRunning(now)
+	case f.halted() && f.copying():
+		return f.resizePlan(Plan{Outcome: f.copyOutcome()})
 	case f.halted() && !f.resized():
 		if unmet := resizeVM.Next(f); len(unmet) > 0 {
 			return f.resizePlan(Plan{Steps: unmet})

@@ -3,7 +3,6 @@ package instance
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/xenapi"
@@ -46,32 +45,32 @@ func resizeProblems(f *Facts) []Problem {
 			problems = append(problems, *problem)
 		}
 	}
-	return append(problems, diskProblems(f)...)
+	return slices.Concat(problems, diskProblems(f), shrinkProblems(f))
 }
 
 // roomFor is why no host could run the VM with the size now, nil if one could, or if it is not to run.
 func (f *Facts) roomFor(size Size) *Problem {
-	if !f.running() && f.Want.Power != v1alpha1.PowerStateRunning && f.Want.Power != v1alpha1.PowerStatePaused || len(f.Hosts) == 0 {
+	fits := f.placements(size)
+	if !f.isToRun() || len(fits) == 0 || bestFit(fits) != nil {
 		return nil
 	}
-	var why []string
-	for _, host := range f.Hosts {
-		free := host.MemoryFree
-		if f.running() && f.VM.HostName == host.Name {
-			free += f.VM.Size.Memory
-		}
-		switch {
-		case !host.Enabled:
-			why = append(why, host.Name+" is disabled")
-		case host.MemoryFree == 0 || free >= size.Memory:
-			return nil
-		default:
-			why = append(why, fmt.Sprintf("%s has %s free", host.Name, bytesText(free)))
-		}
+	return &Problem{Reason: noFit(fits), Passing: true, Message: fmt.Sprintf(
+		"flavor %s fits no host now: %s; free some memory, or choose a smaller flavor", f.Want.Flavor, explain(fits))}
+}
+
+// isToRun reports whether the VM is to be started with its new size.
+func (f *Facts) isToRun() bool {
+	return f.running() || f.Want.Power == v1alpha1.PowerStateRunning || f.Want.Power == v1alpha1.PowerStatePaused
+}
+
+// fitsInSight reports whether a host that sees the disks can run the VM with the size that is asked for; if only another
+// can, the VM moves there first.
+func (f *Facts) fitsInSight() bool {
+	if f.Want.Size == nil || sized(f) || !f.isToRun() {
+		return true
 	}
-	return &Problem{Reason: v1alpha1.ReasonInsufficientMemory, Passing: true, Message: fmt.Sprintf(
-		"no host has %s of memory for flavor %s: %s; free some, or choose a smaller flavor",
-		bytesText(size.Memory), f.Want.Flavor, strings.Join(why, ", "))}
+	best := bestFit(f.placements(*f.Want.Size))
+	return best == nil || best.SeesDisks()
 }
 
 // thickStorage are the types of storage repositories that give each disk all of its space at once.

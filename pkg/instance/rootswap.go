@@ -45,7 +45,8 @@ func (f *Facts) incomingRoot() *VDI {
 		return nil
 	}
 	i := slices.IndexFunc(f.Loose, func(v VDI) bool {
-		return v.mine() && v.Marks.Role == xencache.RoleRootDisk && strings.HasPrefix(v.OtherConfig[markIncoming], j.Point+"/") && v.Users == 0
+		return v.mine() && v.Marks.Role == xencache.RoleRootDisk && strings.HasPrefix(v.OtherConfig[markIncoming], j.Point+"/") && v.Users == 0 &&
+			!f.outlived(&v)
 	})
 	if i < 0 {
 		return nil
@@ -76,6 +77,9 @@ func (r *Run) presentRoot(ctx context.Context, vdi *VDI, kind incomingKind) erro
 	otherConfig := withoutMarks(vdi.OtherConfig)
 	maps.Copy(otherConfig, r.diskMarks(*want, vdi.UUID))
 	otherConfig[markIncoming] = r.incomingMark(kind)
+	if at, isCopy := vdi.OtherConfig[MarkCopiedAt]; isCopy {
+		otherConfig[MarkCopiedAt] = at
+	}
 	return r.doing(r.Client.VDI.SetOtherConfig(ctx, vdi.Ref, otherConfig), "mark the new root disk")
 }
 

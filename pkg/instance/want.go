@@ -165,6 +165,9 @@ type Inputs struct {
 	// what else keeps a rescue from being begun.
 	RescueImage    *RescueImage
 	RescueProblems []Problem
+	// Copy is the smaller copy of the root disk that this process makes, nil for none; CopyProblem is why none can be begun.
+	Copy        *CopyState
+	CopyProblem *Problem
 	// Problems are those found outside the pool: namespace not allowed, user data missing, quota.
 	Problems []Problem
 	Resolver Resolver

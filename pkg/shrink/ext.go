@@ -66,7 +66,7 @@ func (v *volume) mend(ctx context.Context) error {
 	case code&(fsckUncorrected|fsckFailed) != 0:
 		return refuse(Damaged, v.where, "%s has faults that e2fsck -p does not mend: %s", v.fs.kind(), output)
 	case code > 3:
-		return fmt.Errorf("e2fsck of %s ended with %d: %s", v.where, code, output)
+		return &ToolError{"e2fsck", fmt.Errorf("it ended with %d for %s: %s", code, v.where, output)}
 	}
 	return v.readAgain()
 }
@@ -124,13 +124,13 @@ func (v *volume) prove(ctx context.Context, blocks int64) error {
 		return err
 	}
 	if code != 0 {
-		return fmt.Errorf("%s is not whole after resize2fs (e2fsck -n ended with %d): %s", v.where, code, output)
+		return &ToolError{"resize2fs", fmt.Errorf("%s is not whole after it (e2fsck -n ended with %d): %s", v.where, code, output)}
 	}
 	if err := v.readAgain(); err != nil {
 		return err
 	}
 	if v.fs.blocks != blocks {
-		return fmt.Errorf("%s has %d blocks after resize2fs was asked for %d", v.where, v.fs.blocks, blocks)
+		return &ToolError{"resize2fs", fmt.Errorf("%s has %d blocks after it, and %d were asked for", v.where, v.fs.blocks, blocks)}
 	}
 	return nil
 }
@@ -168,7 +168,7 @@ func (v *volume) run(ctx context.Context, program string, arguments ...string) (
 		}
 		return output.text(), exit.ExitCode(), nil
 	}
-	return "", 0, fmt.Errorf("%s of %s: %w: %s", program, v.where, err, output.text())
+	return "", 0, &ToolError{program, fmt.Errorf("%s: %w: %s", v.where, err, output.text())}
 }
 
 // find looks for a program also where those for the administrator are.
@@ -178,7 +178,7 @@ func find(program string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed where the operator runs; it is part of e2fsprogs", program)
+	return "", &ToolError{program, errors.New("it is not installed")}
 }
 
 // limited keeps the end of what a program says.

@@ -72,3 +72,17 @@ func (e *SpaceError) Error() string {
 	return fmt.Sprintf("the scratch directory %s of the operator has %d MiB to spare and up to %d MiB are needed; give it more room (--scratch-dir, --scratch-limit)",
 		e.Dir, e.Free/mebibyte, (e.Needed+mebibyte-1)/mebibyte)
 }
+
+// ToolError says that a program of e2fsprogs is missing, did not run to its end, or left something else behind than it was asked
+// for. The disk may be at fault, or the machine.
+type ToolError struct {
+	Program string
+	Err     error
+}
+
+func (e *ToolError) Error() string {
+	return fmt.Sprintf("%s (of e2fsprogs, where the operator runs): %v", e.Program, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ToolError) Unwrap() error { return e.Err }

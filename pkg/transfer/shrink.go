@@ -271,15 +271,16 @@ func (s *shrinking) undo(ctx context.Context, err error) error {
 	return err
 }
 
-// shrinkFailure gives an error of a Shrink its reason.
+// shrinkFailure gives an error of a Shrink its reason. What will not pass soon is permanent: the VM is off meanwhile.
 func shrinkFailure(err error) error {
 	var refusal *shrink.Refusal
+	var tool *shrink.ToolError
 	var space *shrink.SpaceError
 	switch {
-	case errors.As(err, &refusal):
-		return &Failure{Reason: v1alpha1.ReasonShrinkRefused, Permanent: true, Err: refusal}
-	case errors.As(err, &space):
-		return &Failure{Reason: v1alpha1.ReasonInsufficientStorage, Err: space}
+	case errors.As(err, &refusal), errors.As(err, &tool):
+		return &Failure{Reason: v1alpha1.ReasonShrinkRefused, Permanent: true, Err: err}
+	case errors.As(err, &space), errors.Is(err, xenapi.ErrSRFull), errors.Is(err, xenapi.ErrSRBackendNoSpace):
+		return &Failure{Reason: v1alpha1.ReasonInsufficientStorage, Permanent: true, Err: err}
 	}
 	return poolFailure(err)
 }

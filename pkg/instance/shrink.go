@@ -1,0 +1,229 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// MarkCopiedAt stands on a smaller copy of a root disk and says when the VM had been started last as the copy was begun. A VM
+// that somebody has started since has written to its disk, and the copy is worth nothing.
+const MarkCopiedAt = "kubexen.io/copied-at"
+
+// Copier makes a smaller copy of the root disk, in the manager's own process. The copy is begun anew after a crash. There is one
+// copy of an instance at a time.
+type Copier interface {
+	// Start begins a copy, unless one is under way. The instance is woken as it goes on, and when it is over.
+	Start(CopyRequest)
+	// Stop ends and forgets the copy. It reports whether nothing of it runs any more; otherwise the instance is woken when it does
+	// not.
+	Stop() (stopped bool)
+	// EndTasks ends the pool's tasks that a copy of a dead manager has left.
+	EndTasks(context.Context) error
+}
+
+// CopyRequest is what a smaller copy is made of.
+type CopyRequest struct {
+	// VDI is the uuid of the disk, Size the least size of the copy in bytes.
+	VDI  string
+	Size int64
+	// Name is the copy's, Marks are its other_config.
+	Name  string
+	Marks map[string]string
+}
+
+// CopyState is how far a copy is that this process has begun.
+type CopyState struct {
+	CopyRequest
+	Percent int32
+	// Over says that it has ended: Copy is the uuid of the complete copy then, or Failed says why there is none.
+	Over   bool
+	Copy   string
+	Failed *Problem
+	// Settled says that it has been over for so long that the copy must have been seen, if it is there.
+	Settled bool
+}
+
+// shrinkRoot makes a smaller copy of the root disk of a VM that is off, beside it; the copy then takes its place (swapRoot). The
+// disk is only looked at here: one that cannot be made smaller is refused, and the VM is as it was.
+var shrinkRoot = Sequence{
+	{Name: "StopCopy", Holds: noIdleCopying, Act: stopCopy},
+	{Name: "DropHalfCopies", Holds: noHalfCopies, Act: dropHalfCopies},
+	{Name: "RefuseShrink", Holds: ifNeeded((*Facts).shrinkWanted, func(f *Facts) bool { return f.copyRefusal() == nil }), Act: refuseShrink},
+	{Name: "CopyRoot", Holds: ifNeeded((*Facts).shrinkWanted, copyBegun), Act: copyRoot},
+	{Name: "PresentCopy", Holds: ifNeeded((*Facts).shrinkWanted, func(*Facts) bool { return false }), Act: presentCopy},
+}
+
+// copyRequest is the copy that is wanted now.
+func (f *Facts) copyRequest() CopyRequest {
+	marks := f.Me.Marks(xencache.RoleNewRoot, "").OtherConfig()
+	marks[MarkCopiedAt] = f.lastStart()
+	root, want := f.VM.rootDisk(), f.wantRoot()
+	return CopyRequest{VDI: root.VDI.UUID, Size: want.ShrinkTo, Name: root.VDI.Name, Marks: marks}
+}
+
+// lastStart is when the VM was started last, as marks say it.
+func (f *Facts) lastStart() string { return f.VM.StartedAt.UTC().Format(time.RFC3339Nano) }
+
+// job is the copy that this process makes or has made, if it is the one that is wanted now.
+func (f *Facts) job() *CopyState {
+	if f.Copy == nil || !f.shrinkWanted() {
+		return nil
+	}
+	want, have := f.copyRequest(), f.Copy.CopyRequest
+	if have.VDI != want.VDI || have.Size != want.Size || !maps.Equal(have.Marks, want.Marks) {
+		return nil
+	}
+	return f.Copy
+}
+
+// copying reports whether the copy is being made: there is no step to take until it is over and seen.
+func (f *Facts) copying() bool {
+	job := f.job()
+	return job != nil && (!job.Over || (job.Copy != "" && f.copyDisk() == nil && !job.Settled))
+}
+
+// CopyPercent is how much of a copy of the root disk is made, nil if none is under way.
+func (f *Facts) CopyPercent() *int32 {
+	if !f.copying() {
+		return nil
+	}
+	return &f.Copy.Percent
+}
+
+// copyOutcome is what a pass ends in meanwhile.
+func (f *Facts) copyOutcome() reconcile.Outcome {
+	return reconcile.Wait(v1alpha1.ReasonResizing, fmt.Sprintf("the root disk is being copied to one of %s while the VM is off, see status.operation.percent",
+		bytesText(f.wantRoot().ShrinkTo))).After(recheckAfter)
+}
+
+// copyLeft reports whether there is something of a copy that nobody needs any more.
+func (f *Facts) copyLeft() bool { return !noIdleCopying(f) || !noHalfCopies(f) }
+
+// noIdleCopying reports whether no copy is being made that is not wanted any more.
+func noIdleCopying(f *Facts) bool { return f.Copy == nil || f.Copy.Over || f.copying() }
+
+func stopCopy(_ context.Context, r *Run) (xenapi.TaskRef, error) {
+	if !r.Copier.Stop() {
+		return "", &Problem{Reason: v1alpha1.ReasonResizing, Message: "waiting until the copy of the root disk has stopped", Passing: true}
+	}
+	return "", nil
+}
+
+// halfCopies are copies of the root disk that are not complete, and complete ones that the VM has been started past.
+func (f *Facts) halfCopies() []VDI {
+	job := f.job()
+	if job != nil && !job.Over {
+		return nil // one of them is being written
+	}
+	half := slices.DeleteFunc(f.halfRoots(), func(v VDI) bool { return job != nil && v.UUID == job.Copy })
+	for _, vdi := range f.Loose {
+		if vdi.mine() && vdi.Marks.Role == xencache.RoleRootDisk && vdi.OtherConfig[markIncoming] == f.incomingMark(incomingShrunk) &&
+			vdi.Users == 0 && f.outlived(&vdi) {
+			half = append(half, vdi)
+		}
+	}
+	return half
+}
+
+// outlived reports whether a disk is a copy of the root disk, and the VM has been started with the root disk since.
+func (f *Facts) outlived(copied *VDI) bool {
+	at, isCopy := copied.OtherConfig[MarkCopiedAt]
+	return isCopy && at != f.lastStart() && f.VM.rootDisk() != nil
+}
+
+func noHalfCopies(f *Facts) bool { return len(f.halfCopies()) == 0 }
+
+func dropHalfCopies(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	if err := r.Copier.EndTasks(ctx); err != nil {
+		return "", r.doing(err, "tidy up after an earlier attempt to copy the root disk")
+	}
+	for _, vdi := range r.halfCopies() {
+		err := r.Client.VDI.Destroy(ctx, vdi.Ref)
+		switch {
+		case errors.Is(err, xenapi.ErrVDIInUse): // the pool still has it, for the transfer of before
+			return "", &Problem{Reason: v1alpha1.ReasonResizing, Message: "waiting until the pool lets go of an unfinished copy of the root disk", Passing: true}
+		case err != nil && !isGone(err):
+			return "", r.doing(err, "destroy an unfinished copy of the root disk")
+		}
+	}
+	return "", nil
+}
+
+// copyRefusal is why the root disk cannot be made smaller, nil if nobody has said so.
+func (f *Facts) copyRefusal() *Problem {
+	job := f.job()
+	if job == nil || job.Failed == nil || job.Failed.Passing {
+		return nil
+	}
+	return job.Failed
+}
+
+func refuseShrink(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	refusal := r.copyRefusal()
+	return "", r.refuseResize(ctx, refusal.Reason, "the root disk is not made smaller: "+refusal.Message)
+}
+
+// copyBegun reports whether the copy is being made or is complete.
+func copyBegun(f *Facts) bool {
+	job := f.job()
+	return job != nil && (!job.Over || f.copyDisk() != nil)
+}
+
+// copyRoot begins the copy. Of one that has failed it is said why, before it is begun again.
+func copyRoot(_ context.Context, r *Run) (xenapi.TaskRef, error) {
+	if job := r.job(); job != nil && job.Failed != nil {
+		r.Copier.Stop()
+		return "", r.doing(job.Failed, "copy the root disk")
+	}
+	r.Copier.Start(r.copyRequest())
+	return "", nil
+}
+
+// copyDisk is the complete copy, nil if the pool's events have not shown it yet.
+func (f *Facts) copyDisk() *VDI {
+	job := f.job()
+	if job == nil || job.Copy == "" {
+		return nil
+	}
+	i := slices.IndexFunc(f.Loose, func(v VDI) bool { return v.UUID == job.Copy && v.mine() })
+	if i < 0 {
+		return nil
+	}
+	return &f.Loose[i]
+}
+
+// presentCopy lets the copy take the place of the root disk.
+func presentCopy(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	if err := r.presentRoot(ctx, r.copyDisk(), incomingShrunk); err != nil {
+		return "", err
+	}
+	r.Copier.Stop()
+	return "", nil
+}
+
+// shrinkProblems is why the root disk is not made smaller, as far as it is known before the guest is touched: what is on the
+// disk is seen only when the VM is off.
+func shrinkProblems(f *Facts) []Problem {
+	if !f.shrinkWanted() {
+		return nil
+	}
+	var problems []Problem
+	if f.CopyProblem != nil {
+		problems = append(problems, *f.CopyProblem)
+	}
+	root, to := f.VM.rootDisk(), f.wantRoot().ShrinkTo
+	if slices.Contains(thickStorage, root.VDI.SRType) && root.VDI.SRFree >= 0 && root.VDI.SRFree < to {
+		problems = append(problems, Problem{Reason: v1alpha1.ReasonInsufficientStorage, Passing: true, Message: fmt.Sprintf(
+			"the smaller copy of the root disk needs %s of %s, which has %s free; free some", bytesText(to), root.VDI.SRName, bytesText(root.VDI.SRFree))})
+	}
+	return problems
+}
