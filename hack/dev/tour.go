@@ -40,6 +40,17 @@ func (e *environment) tour() []scene {
 			"wait --for=condition=Ready --timeout=2m -n demo xeninstance/web",
 			"get xeninstances -n demo -o wide",
 		}},
+		{"a larger size that its user confirms: CPU, memory and disk in one restart, with a restore point of the disk", []string{
+			"patch xeninstance web -n demo --type merge --patch={\"spec\":{\"resize\":{\"confirmation\":\"Manual\"}}}",
+			"xen resize web -n demo --flavor medium --restart",
+			"get xeninstance web -n demo -o jsonpath={.status.resize}",
+			"xen confirm web -n demo",
+			"get xeninstances -n demo",
+		}},
+		{"another host, while the VM runs", []string{
+			"xen migrate web -n demo --host xs2",
+			"get xeninstances -n demo -o wide",
+		}},
 	}
 }
 
