@@ -51,7 +51,7 @@ func TestObserve(t *testing.T) {
 	if instance.Status.UUID != uuid || instance.Status.PowerState != v1alpha1.PowerStateHalted {
 		t.Errorf("status shows %s %s", instance.Status.UUID, instance.Status.PowerState)
 	}
-	wantPending(t, instance, "flavorRef", "powerState")
+	wantPending(t, instance, "flavorRef.vcpus", "powerState")
 	if len(instance.Status.UnmanagedDevices) != 2 {
 		t.Errorf("unmanaged devices: %+v", instance.Status.UnmanagedDevices)
 	}
@@ -120,7 +120,7 @@ func TestAdopt(t *testing.T) {
 	if err := testkit.Condition(instance, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonAdoptionHeld); err != nil {
 		t.Fatal(err)
 	}
-	wantPending(t, instance, "flavorRef", "powerState")
+	wantPending(t, instance, "flavorRef.vcpus", "powerState")
 
 	second := testkit.Instance(w.Namespace, "office2", testkit.PoolName).Adopting(uuid).Object()
 	create(t, w, second)

@@ -20,9 +20,9 @@ import (
 func guardDisks(w *testkit.World) func(t *testing.T) {
 	before := w.Simulator.Records("VDI")
 	own := map[string]bool{}
-	for _, disk := range before {
-		if name := fmt.Sprint(disk["name_label"]); strings.HasPrefix(name, w.Namespace+"/web ") {
-			own[name] = true
+	for ref, disk := range before {
+		if strings.HasPrefix(fmt.Sprint(disk["name_label"]), w.Namespace+"/web ") {
+			own[ref] = true
 		}
 	}
 	return func(t *testing.T) {
@@ -34,7 +34,7 @@ func guardDisks(w *testkit.World) func(t *testing.T) {
 			}
 		}
 		for _, call := range w.Simulator.Calls() {
-			if strings.TrimPrefix(call.Method, "Async.") == "VDI.destroy" && own[call.Object] {
+			if strings.TrimPrefix(call.Method, "Async.") == "VDI.destroy" && own[call.Ref] {
 				t.Errorf("%s of %q", call.Method, call.Object)
 			}
 		}

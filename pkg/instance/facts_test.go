@@ -41,7 +41,7 @@ func given(options ...factsOption) *Facts {
 			Power: v1alpha1.PowerStateRunning, Drift: v1alpha1.PowerDriftEnforce, DriftGrace: 30 * time.Second,
 			Off: v1alpha1.PowerOffTrySoft, OffTimeout: 300 * time.Second, Deletion: v1alpha1.DeletionTrash,
 		},
-		Hosts: []Host{{Ref: "host", Name: "xs1", Enabled: true, CPUs: 16, MemoryTotal: 64 * gib, MemoryFree: 32 * gib}},
+		Hosts: []Host{{Ref: "host", Name: "xs1", Enabled: true, Live: true, Sees: map[xenapi.SRRef]bool{"sr": true}, CPUs: 16, MemoryTotal: 64 * gib, MemoryFree: 32 * gib}},
 	}
 	for _, option := range options {
 		option(f)

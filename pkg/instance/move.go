@@ -53,7 +53,7 @@ func (f *Facts) moveWish() *wish {
 			return &wish{HostFit: fit, Why: "placement.host"}
 		}
 	}
-	if f.Want.Pinned || f.Want.Size == nil || sized(f) || !f.sizesNow() {
+	if f.Want.Pinned || f.Want.Size == nil || sized(f) || !f.sizesNow() || f.heldByAnother() {
 		return nil
 	}
 	best := bestFit(f.placements(*f.Want.Size))
@@ -188,32 +188,37 @@ var afterMove = Sequence{
 	{Name: "ForgetMove", Holds: func(f *Facts) bool { return f.moveJournal() == nil }, Act: forgetMove},
 }
 
-// moveSteps are the way to a host: a live migration where it sees the disks, else with those that it does not see.
+// moveSteps are the way to a host: a live migration where it sees the disks, else with those that it does not see. Where the VM
+// must be there, the pool is told before: what counts once the pin is gone is the host that was asked for last.
 func (f *Facts) moveSteps(w *wish) Sequence {
+	var way Sequence
+	if w.Must {
+		way = append(way, preferHostStep)
+	}
 	if len(w.Moves) == 0 {
-		return Sequence{{
+		return append(way, Step{
 			Name: stepMigrate, For: w.Host.Name, Long: true, RetryAfter: migrationRetry,
 			Holds: func(f *Facts) bool { return f.VM.Host == w.Host.Ref },
 			Act:   func(ctx context.Context, r *Run) (xenapi.TaskRef, error) { return r.migrate(ctx, w.Host) },
-		}}
+		})
 	}
 	disks := f.moving(&w.HostFit)
-	return Sequence{
-		{
+	return append(way,
+		Step{
 			Name: "RememberDisks", Holds: func(f *Facts) bool { return f.remembered(disks) },
 			Act: func(ctx context.Context, r *Run) (xenapi.TaskRef, error) { return "", r.remember(ctx, disks) },
 		},
-		{Name: "DiscardCopies", Holds: noCopies, Act: discardCopies},
-		{
+		Step{Name: "DiscardCopies", Holds: noCopies, Act: discardCopies},
+		Step{
 			Name: "NameMovingDisks", Holds: func(f *Facts) bool { return f.named(disks) },
 			Act: func(ctx context.Context, r *Run) (xenapi.TaskRef, error) { return "", r.nameMoving(ctx, disks) },
 		},
-		{
+		Step{
 			Name: stepSendDisks, For: w.Host.Name, Long: true, RetryAfter: migrationRetry,
 			Holds: func(*Facts) bool { return false }, // the wish is over then
 			Act:   func(ctx context.Context, r *Run) (xenapi.TaskRef, error) { return r.sendDisks(ctx, w) },
 		},
-	}
+	)
 }
 
 func noCopies(f *Facts) bool { return len(f.leftCopies()) == 0 }
@@ -355,4 +360,6 @@ func movesText(moves []DiskMove) string {
 }
 
 // sizesNow reports whether a new size is carried out now, and not when the VM is off some day.
-func (f *Facts) sizesNow() bool { return f.halted() }
+func (f *Facts) sizesNow() bool {
+	return f.halted() || (f.running() && f.Want.Resize.Strategy == v1alpha1.ResizeRestart)
+}

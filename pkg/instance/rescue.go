@@ -307,7 +307,10 @@ func (f *Facts) rescueProblems() []Problem {
 	if text, blocked := vm.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked && f.running() {
 		add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it cannot be stopped for a rescue: %s", text)
 	}
-	if vm.OtherConfig[xencache.MarkJournal] != "" {
+	if j := f.resizeJournal(); j != nil {
+		add(v1alpha1.ReasonInstanceBusy, true, "resize %s of the VM is not over: set resize.confirm to it, or flavorRef back to %s, first",
+			j.ID, orElse(j.From.Flavor, "what it was"))
+	} else if vm.OtherConfig[xencache.MarkJournal] != "" {
 		add(v1alpha1.ReasonInstanceBusy, true, "another operation on the VM is not over: its journal is there")
 	}
 	if minimum := f.Want.Rescue.MinMemory; minimum > vm.Size.Memory {

@@ -10,6 +10,7 @@ type CallRecord struct {
 	Method    string    `json:"method"`
 	Error     string    `json:"error,omitempty"`  // error code, or "dropped"
 	Object    string    `json:"object,omitempty"` // name_label of the object that the call is about
+	Ref       string    `json:"ref,omitempty"`    // reference of that object, which tells it from others of its name
 	UserAgent string    `json:"userAgent,omitempty"`
 	Time      time.Time `json:"time"` // of the wall clock
 }
@@ -27,6 +28,9 @@ type callLog struct {
 
 func (l *callLog) add(r Request, object string, err error) {
 	entry := CallRecord{Method: r.Method, Object: object, UserAgent: r.UserAgent, Time: time.Now()}
+	if len(r.Params) > 1 && object != "" {
+		entry.Ref, _ = r.Params[1].(string)
+	}
 	if err != nil {
 		entry.Error = errorOf(err).Code
 	}
