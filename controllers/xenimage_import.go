@@ -150,6 +150,9 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 	if status.Checksum == nil && facts.Root.OtherConfig[transfer.MarkSHA256] != "" {
 		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: facts.Root.OtherConfig[transfer.MarkSHA256]}
 	}
+	if status.Format == "" {
+		status.Format = v1alpha1.DiskFormat(facts.Root.OtherConfig[transfer.MarkFileFormat])
+	}
 	for {
 		step, outcome := image.PlanCopy(img, *facts, handle.Installation)
 		if step == nil {
@@ -199,7 +202,7 @@ func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Hand
 		}
 	}
 	r.runner.Start(id, transfer.Request{Import: &transfer.Import{
-		Pool: handle.Name, SR: sr.UUID, Name: image.DiskName(img), Marks: image.ImportMarks(handle.Installation, img),
+		Pool: handle.Name, SR: sr.UUID, Name: image.DiskName(img), Marks: image.ImportMarks(handle.Installation, img), Done: image.DoneMarks(),
 		Place:  transfer.Place{Namespace: img.Key.Namespace, Source: from.source},
 		Format: from.format, Checksum: from.checksum,
 	}})

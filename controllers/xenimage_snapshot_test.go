@@ -52,12 +52,12 @@ func TestAnImageOfASnapshot(t *testing.T) {
 	w.WaitReady(t, original)
 	writeDisk(t, w.Simulator, original.Status.UUID, "0", "golden")
 	store := newWebStore(t)
-	second := secondPool(t, w, "second")
+	second := secondPool(t, w, "imaged")
 	point := xenSnapshot(w, "point", toStore(store, nil))
 	point.Spec.KeepLocal = v1alpha1.KeepAlways
 	create(t, w, point)
 	image := imageOf(w, "golden", "point",
-		v1alpha1.ImagePool{Name: testkit.PoolName, StorageRepositories: []string{"Local storage", "NFS virtual disk storage"}}, v1alpha1.ImagePool{Name: "second"})
+		v1alpha1.ImagePool{Name: testkit.PoolName, StorageRepositories: []string{"Local storage", "NFS virtual disk storage"}}, v1alpha1.ImagePool{Name: "imaged"})
 	create(t, w, image)
 	w.WaitReady(t, image)
 	if status := image.Status; status.Source != "point" || status.VirtualSize.String() != "12Gi" || len(status.Pools) != 2 || len(status.Pools[0].Copies) != 2 {
@@ -67,7 +67,7 @@ func TestAnImageOfASnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.WaitGone(t, point)
-	for name, pool := range map[string]*testkit.Simulator{testkit.PoolName: w.Simulator, "second": second} {
+	for name, pool := range map[string]*testkit.Simulator{testkit.PoolName: w.Simulator, "imaged": second} {
 		instance := fromImage(w, "of-"+name, "golden", name)
 		create(t, w, instance)
 		w.WaitReady(t, instance)

@@ -42,10 +42,10 @@ type XenImageSpec struct {
 	// +optional
 	Checksum *Checksum `json:"checksum,omitempty"`
 
-	// format of the file: VHD, QCOW2, Raw or NovaTarball; VHD and Raw may be compressed with gzip or zstd.
-	// Default: detected. A file of another format is refused.
+	// format of the file: VHD, QCOW2, Raw, NovaTarball or XVA, of which the disk is taken that the VM boots from; all but
+	// QCOW2 may be compressed with gzip or zstd. Default: detected. A file of another format is refused.
 	// +optional
-	// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;NovaTarball
+	// +kubebuilder:validation:Enum=VHD;QCOW2;Raw;XVA;NovaTarball
 	Format DiskFormat `json:"format,omitempty"`
 
 	// templateName is the name-label of the template whose platform settings VMs of this image take. Default: those of the

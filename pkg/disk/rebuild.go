@@ -85,6 +85,14 @@ func (z zeroTail) ReadAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
+// Incomplete is the error of a differencing VHD that stands alone: its parent's content is missing.
+func Incomplete(h *VHDHead) error {
+	return malformed(VHD, 60, "type", "dynamic or fixed, which hold the whole disk", fmt.Sprintf("%s of a parent %q, which is needed too", h.Footer.Type, h.Header.ParentName))
+}
+
+// FitsVHD reports whether a disk of so many bytes goes into a VHD.
+func FitsVHD(size int64) bool { return size > 0 && size%sectorSize == 0 && size <= VHDMaxSize }
+
 // follows holds a layer against the one below. XenServer gives each streamed VHD a new identity, so the parent's is not compared.
 func (h *VHDHead) follows(parent *VHDFooter) error {
 	switch {

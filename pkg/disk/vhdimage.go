@@ -82,7 +82,7 @@ const (
 )
 
 func (o VHDOptions) footer(d Disk, kind VHDType, header int64) (VHDFooter, error) {
-	if d.Size() <= 0 || d.Size()%sectorSize != 0 || d.Size() > VHDMaxSize {
+	if !FitsVHD(d.Size()) {
 		return VHDFooter{}, fmt.Errorf("a disk of %d bytes does not go into a VHD: whole sectors of 512 bytes and at most 2040 GiB do", d.Size())
 	}
 	if o.UUID == (UUID{}) {

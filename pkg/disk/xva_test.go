@@ -403,3 +403,64 @@ func readTarball(content []byte) error {
 		}
 	}
 }
+
+// TestXVADiskPasses: a disk of an archive is read forwards as a VHD would be written of it, and is what was put in.
+func TestXVADiskPasses(t *testing.T) {
+	content := make([]byte, 5<<20+512)
+	copy(content[1<<20:], "first")
+	copy(content[3<<20-2:], "over the edge of two pieces")
+	copy(content[len(content)-4:], "last")
+	var archive bytes.Buffer
+	w, err := disk.NewXVAWriter(&archive, []byte(twoDisksOVA(len(content))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{"Ref:3", "Ref:7"} {
+		if err := w.WriteDisk(ref, disk.NewRaw(bytes.NewReader(content), int64(len(content)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open := func() (*disk.XVAReader, disk.XVADisk) {
+		reader, err := disk.NewXVAReader(bytes.NewReader(archive.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		boot, err := reader.BootDisk()
+		if err != nil || boot.Ref != "Ref:7" {
+			t.Fatalf("it boots from %v: %v", boot, err)
+		}
+		return reader, boot
+	}
+	reader, boot := open()
+	extents, err := reader.Extents(boot.Ref)
+	if err != nil || len(extents) == 0 {
+		t.Fatalf("extents %v: %v", extents, err)
+	}
+	reader, boot = open()
+	got, err := io.ReadAll(disk.NewRawImage(reader.Disk(boot, extents)))
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("read %d bytes, equal: %v, error %v", len(got), bytes.Equal(got, content), err)
+	}
+	if _, err := reader.DiskAt("9"); err == nil {
+		t.Error("it has a disk at 9")
+	}
+}
+
+// twoDisksOVA describes a VM with a data disk at 4 and a root disk at 0, which comes second.
+func twoDisksOVA(size int) string {
+	member := func(name, value string) string {
+		return "<member><name>" + name + "</name><value>" + value + "</value></member>"
+	}
+	object := func(class, id, snapshot string) string {
+		return "<value><struct>" + member("class", class) + member("id", id) + member("snapshot", "<struct>"+snapshot+"</struct>") + "</struct></value>"
+	}
+	var objects string
+	for ref, device := range map[string]string{"Ref:3": "4", "Ref:7": "0"} {
+		objects += object("VDI", ref, member("uuid", ref)+member("name_label", "")+member("virtual_size", fmt.Sprint(size)))
+		objects += object("VBD", "Ref:1"+device, member("VDI", ref)+member("type", "Disk")+member("userdevice", device)+member("bootable", "<boolean>0</boolean>"))
+	}
+	return "<value><struct>" + member("objects", "<array><data>"+objects+"</data></array>") + "</struct></value>"
+}

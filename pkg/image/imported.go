@@ -83,6 +83,11 @@ func ImportMarks(installation string, image Image) map[string]string {
 	return xencache.Marks{Installation: installation, Ref: image.Key, UID: image.UID, Role: xencache.RoleImport}.OtherConfig()
 }
 
+// DoneMarks are those that change when the disk is complete and verified.
+func DoneMarks() map[string]string {
+	return map[string]string{xencache.MarkRole: string(xencache.RoleImage)}
+}
+
 // DiskName is the name of an imported disk.
 func DiskName(image Image) string { return nameOf(image) }
 

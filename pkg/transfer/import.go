@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/disk"
@@ -18,16 +19,18 @@ import (
 // largest is the largest disk that is imported, in bytes; what unpacks to more is a bomb.
 const largest = 64 << 40
 
-// source is the file of an import.
+// source is a file of an import.
 type source struct {
 	store  imagestore.Store
 	object imagestore.Object
 	wanted imagestore.Digests
 	stated disk.Format
 	meter  *meter
+	sha256 string // of the file, once it was read to its end
 }
 
-// fill makes a disk of the file: of the exact size of what is in it, marked as unfinished until all of it is verified.
+// fill makes a disk of a file, or of several that lie one upon the other: of the exact size of what is in it, marked as
+// unfinished until all of it is verified.
 func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	handle, err := l.pools.Get(i.Pool)
 	if err != nil {
@@ -40,9 +43,14 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	if err != nil {
 		return err
 	}
-	store, err := l.stores.Open(ctx, i.Place)
-	if err != nil {
-		return err
+	layers := append(slices.Clone(i.Below), Layer{Place: i.Place, Format: i.Format, Checksum: i.Checksum})
+	sources := make([]*source, len(layers))
+	for n, layer := range layers {
+		store, err := l.stores.Open(ctx, layer.Place)
+		if err != nil {
+			return err
+		}
+		sources[n] = &source{store: store, wanted: digests(layer.Checksum), stated: disk.Format(layer.Format), meter: m}
 	}
 	var host string
 	handle.Cache.View(func(v xencache.View) { host = hostOf(v, sr) })
@@ -51,13 +59,27 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 		return err
 	}
 	defer release()
-	object, err := store.Stat(ctx, "")
-	if err != nil {
+	t := &target{handle: handle, sr: sr, request: i, task: TaskName(handle.Installation, id)}
+	for _, s := range sources {
+		if err = s.begin(ctx); err == nil {
+			err = s.into(ctx, t)
+		}
+		if err != nil {
+			break
+		}
+		t.layers++
+	}
+	return importFailure(t.settle(ctx, m, sources[len(sources)-1].sha256, err))
+}
+
+// begin looks at the file.
+func (s *source) begin(ctx context.Context) (err error) {
+	if s.object, err = s.store.Stat(ctx, ""); err != nil {
 		return storeFailure(err)
 	}
-	m.begin(max(0, object.Size))
-	s := &source{store: store, object: object, wanted: digests(i.Checksum), stated: disk.Format(i.Format), meter: m}
-	return importFailure(s.into(ctx, &target{handle: handle, sr: sr, request: i, task: TaskName(handle.Installation, id)}))
+	s.meter.begin(max(0, s.object.Size))
+	s.restart(max(0, s.object.Size))
+	return nil
 }
 
 func digests(checksum *v1alpha1.Checksum) imagestore.Digests {
@@ -84,8 +106,8 @@ func importFailure(err error) error {
 	return err
 }
 
-// into chooses the way: as a stream where the file tells its length and size at its head, else by ranges.
-func (s *source) into(ctx context.Context, target *target) error {
+// into chooses the way: as a stream where the file tells its length and size at its head, else by ranges, or in two passes.
+func (s *source) into(ctx context.Context, t *target) error {
 	download := s.open(ctx)
 	defer download.Close()
 	content, err := disk.Sniff(io.TeeReader(download, s.meter), s.stated, largest)
@@ -93,31 +115,59 @@ func (s *source) into(ctx context.Context, target *target) error {
 		return err
 	}
 	defer content.Close()
-	s.meter.set(func(state *State) { state.Format = v1alpha1.DiskFormat(content.Format) })
-	switch {
+	t.format = v1alpha1.DiskFormat(content.Format)
+	switch plain := content.Compression == disk.None; {
+	case t.layers > 0 && content.Format != disk.VHD:
+		return &Failure{Reason: v1alpha1.ReasonInvalidImage, Permanent: true, Err: fmt.Errorf("a differential upload has VHDs, and %s is %s", s.store.Location(""), content.Format)}
 	case content.Format == disk.VHD:
-		if head, err := disk.NewChecked(content, disk.VHD, s.lengthOf(content)); err == nil {
-			err = target.write(ctx, head.VirtualSize(), xenapi.FormatVHD, head, head.Len())
-			return target.finish(ctx, s, download, err)
-		} else if content.Compression != disk.None {
+		return s.vhd(ctx, t, download, content)
+	case content.Format == disk.QCOW2 && plain:
+		return s.byRanges(ctx, t)
+	case content.Format == disk.Raw && plain && s.object.Size >= 0:
+		if s.isFixedVHD(ctx) {
+			t.format = v1alpha1.DiskFormatVHD
+			return s.byRanges(ctx, t)
+		}
+		if err := t.write(ctx, s.object.Size, xenapi.FormatRaw, content, s.object.Size); err != nil {
 			return err
 		}
-		return s.byRanges(ctx, target) // a fixed one has its mark at the end
-	case content.Format == disk.QCOW2 && content.Compression == disk.None:
-		return s.byRanges(ctx, target)
-	case content.Format == disk.Raw && content.Compression == disk.None && s.object.Size >= 0:
-		if s.isFixedVHD(ctx) {
-			return s.byRanges(ctx, target)
-		}
-		err := target.write(ctx, s.object.Size, xenapi.FormatRaw, content, s.object.Size)
-		return target.finish(ctx, s, download, err)
+		return s.verify(download)
 	case content.Format == disk.Raw:
-		return s.unpacked(ctx, target)
+		return s.unpacked(ctx, t)
 	case content.Format == disk.NovaTarball:
-		return s.tarball(ctx, target)
+		return s.tarball(ctx, t)
+	case content.Format == disk.XVA:
+		return s.xva(ctx, t)
 	}
 	return &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf(
-		"the file is %s (compression %s), which no image is imported from; convert it to VHD, Raw or QCOW2", content.Format, content.Compression)}
+		"the file is %s packed with %s, which is read in place and cannot be; unpack it, or convert it to VHD or Raw", content.Format, content.Compression)}
+}
+
+// vhd streams a VHD that tells its length at its head. A fixed one has its mark at the end.
+func (s *source) vhd(ctx context.Context, t *target, download *imagestore.Download, content *disk.Sniffed) error {
+	head, err := disk.NewChecked(content, disk.VHD, s.lengthOf(content))
+	if err != nil && content.Compression == disk.None {
+		return s.byRanges(ctx, t)
+	}
+	if err != nil {
+		return err
+	}
+	if t.layers == 0 && head.VHD().Footer.Type == disk.VHDDifferencing {
+		return disk.Incomplete(head.VHD())
+	}
+	if err := t.write(ctx, head.VirtualSize(), xenapi.FormatVHD, head, head.Len()); err != nil {
+		return err
+	}
+	return s.verify(download)
+}
+
+// verify reads what is left of the file, and has its digest compared.
+func (s *source) verify(download *imagestore.Download) error {
+	if _, err := io.Copy(io.Discard, download); err != nil {
+		return err
+	}
+	s.sha256 = download.Digests().SHA256
+	return nil
 }
 
 func (s *source) lengthOf(content *disk.Sniffed) int64 {
@@ -148,97 +198,6 @@ func (s *source) isFixedVHD(ctx context.Context) bool {
 	return err == nil && fixed
 }
 
-// byRanges reads a format whose content is not in order. The digest is that of the file from beginning to end, so it is read
-// once for that, and only then for its content.
-func (s *source) byRanges(ctx context.Context, t *target) error {
-	digest := s.open(ctx)
-	defer digest.Close()
-	if _, err := io.Copy(io.Discard, digest); err != nil {
-		return err
-	}
-	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{})
-	content, err := disk.Open(reader, s.object.Size, s.stated)
-	if err != nil {
-		return err
-	}
-	image, err := disk.NewVHDImage(content, disk.VHDOptions{})
-	if err != nil {
-		return err
-	}
-	s.restart(image.Len())
-	err = t.write(ctx, content.Size(), xenapi.FormatVHD, io.TeeReader(image, s.meter), image.Len())
-	return t.finish(ctx, s, digest, err)
-}
-
-// unpacked imports a raw disk whose length only its end tells: it is read once to learn it.
-func (s *source) unpacked(ctx context.Context, t *target) error {
-	length := int64(0)
-	for pass := range 2 {
-		s.restart(s.object.Size)
-		download := s.open(ctx)
-		content, err := disk.Sniff(io.TeeReader(download, s.meter), s.stated, largest)
-		if err == nil && pass == 0 {
-			length, err = io.Copy(io.Discard, content)
-		}
-		if err == nil && pass == 1 {
-			err = t.write(ctx, length, xenapi.FormatRaw, content, length)
-			err = t.finish(ctx, s, download, err)
-		}
-		if closing := download.Close(); err == nil && closing != nil {
-			err = closing
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// tarball imports a chain of VHDs: the base comes last, so the file is read once for each, and once to learn how many there
-// are.
-func (s *source) tarball(ctx context.Context, t *target) error {
-	layers := 0
-	visit := func(wanted int, use func(*disk.TarballReader, int64) error) (*imagestore.Download, error) {
-		s.restart(s.object.Size)
-		download := s.open(ctx)
-		content, err := disk.Sniff(io.TeeReader(download, s.meter), s.stated, largest)
-		if err != nil {
-			return download, err
-		}
-		for reader := disk.NewTarballReader(content); ; {
-			layer, length, err := reader.Next()
-			switch {
-			case errors.Is(err, io.EOF):
-				return download, nil
-			case err != nil:
-				return download, err
-			case wanted < 0:
-				layers++
-			case layer == wanted:
-				if err := use(reader, length); err != nil {
-					return download, err
-				}
-			}
-		}
-	}
-	download, err := visit(-1, nil)
-	_ = download.Close()
-	for layer := layers - 1; layer >= 0 && err == nil; layer-- {
-		download, err = visit(layer, func(reader *disk.TarballReader, length int64) error {
-			head, err := disk.NewChecked(reader, disk.VHD, length)
-			if err != nil {
-				return err
-			}
-			return t.write(ctx, head.VirtualSize(), xenapi.FormatVHD, head, head.Len())
-		})
-		if layer == 0 {
-			err = t.finish(ctx, s, download, err)
-		}
-		_ = download.Close()
-	}
-	return err
-}
-
 // target is the disk that is made.
 type target struct {
 	handle  *pool.Handle
@@ -246,11 +205,14 @@ type target struct {
 	request *Import
 	task    string // its name
 	ref     xenapi.VDIRef
+	layers  int // that were written
+	format  v1alpha1.DiskFormat
 }
 
 // write fills the disk, which it makes if there is none yet.
 func (t *target) write(ctx context.Context, size int64, format xenapi.DiskFormat, body io.Reader, length int64) error {
 	if t.ref.IsNull() {
+		size = max(size, t.request.Size)
 		ref, err := t.handle.Client.VDI.Create(ctx, xenapi.VDI{
 			NameLabel: t.request.Name, SR: t.sr, VirtualSize: size, Type: xenapi.VDITypeUser, OtherConfig: t.request.Marks,
 		})
@@ -264,13 +226,10 @@ func (t *target) write(ctx context.Context, size int64, format xenapi.DiskFormat
 	})
 }
 
-// finish verifies the file to its very end and marks the disk as an image; where anything went wrong the disk goes.
-func (t *target) finish(ctx context.Context, s *source, download *imagestore.Download, err error) error {
+// settle marks the disk as what it is to be; where anything went wrong the disk goes.
+func (t *target) settle(ctx context.Context, m *meter, sha256 string, err error) error {
 	if err == nil {
-		_, err = io.Copy(io.Discard, download)
-	}
-	if err == nil {
-		err = t.mark(ctx, s, download.Digests().SHA256)
+		err = t.mark(ctx, m, sha256)
 	}
 	if err == nil || t.ref.IsNull() {
 		return err
@@ -284,21 +243,25 @@ func (t *target) finish(ctx context.Context, s *source, download *imagestore.Dow
 	return err
 }
 
-func (t *target) mark(ctx context.Context, s *source, sha256 string) error {
+func (t *target) mark(ctx context.Context, m *meter, sha256 string) error {
 	uuid, err := t.handle.Client.VDI.GetUUID(ctx, t.ref)
 	if err != nil {
 		return err
 	}
 	config := maps.Clone(t.request.Marks)
-	config[xencache.MarkRole], config[xencache.MarkSelf], config[MarkSHA256] = string(xencache.RoleImage), uuid, sha256
+	maps.Copy(config, t.request.Done)
+	config[xencache.MarkSelf], config[MarkSHA256], config[MarkFileFormat] = uuid, sha256, string(t.format)
 	if err := t.handle.Client.VDI.SetOtherConfig(ctx, t.ref, config); err != nil {
 		return fmt.Errorf("mark the disk: %w", err)
 	}
-	s.meter.set(func(state *State) {
-		state.VDI, state.Checksum = uuid, &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: sha256}
+	m.set(func(state *State) {
+		state.VDI, state.Format, state.Checksum = uuid, t.format, &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: sha256}
 	})
 	return nil
 }
 
-// MarkSHA256 is the key of other_config under which an imported disk has the digest of the file that it was made of.
-const MarkSHA256 = "kubexen.io/source-sha256"
+// Keys of other_config under which an imported disk has the digest and the format of the file that it was made of.
+const (
+	MarkSHA256     = "kubexen.io/source-sha256"
+	MarkFileFormat = "kubexen.io/source-format"
+)

@@ -40,14 +40,28 @@ type Upload struct {
 type Import struct {
 	// Pool names the XenPool, SR is the uuid of the storage repository that takes the disk.
 	Pool, SR string
-	// Name is the disk's, Marks are its other_config until it is verified; then its role is changed to image.
+	// Name is the disk's, Marks are its other_config until it is verified; Done are those that change then.
 	Name  string
 	Marks map[string]string
+	Done  map[string]string
 	// Place is where the file is.
 	Place Place
 	// Format is what the file is said to be, "" if nobody says.
 	Format v1alpha1.DiskFormat
 	// Checksum is what the file must have, nil if nobody knows.
+	Checksum *v1alpha1.Checksum
+	// Below are the files that the file lies upon, the full one first: it holds the difference to them.
+	Below []Layer
+	// Size is the least size of the disk in bytes, 0 if the file alone decides.
+	Size int64
+	// Device is the position of the wanted disk where the file is the archive of a VM, "" for the disk that it boots from.
+	Device string
+}
+
+// Layer is a file that a difference lies upon.
+type Layer struct {
+	Place    Place
+	Format   v1alpha1.DiskFormat
 	Checksum *v1alpha1.Checksum
 }
 

@@ -1,0 +1,151 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/kubexen/kubexen/pkg/disk"
+	"github.com/kubexen/kubexen/pkg/imagestore"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+)
+
+// What stands here reads files that do not tell their length, or where their content is, before they end.
+
+// pass reads the file once more from its beginning, as what it is in no compression. The caller's use need not read to the
+// end: the rest is read and verified.
+func (s *source) pass(ctx context.Context, use func(*disk.Sniffed) error) error {
+	s.restart(s.object.Size)
+	download := s.open(ctx)
+	defer download.Close()
+	content, err := disk.Sniff(io.TeeReader(download, s.meter), s.stated, largest)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	if err := use(content); err != nil {
+		return err
+	}
+	return s.verify(download)
+}
+
+// byRanges reads a format whose content is not in order. The digest is that of the file from beginning to end, so it is read
+// once for that, and only then for its content.
+func (s *source) byRanges(ctx context.Context, t *target) error {
+	digest := s.open(ctx)
+	defer digest.Close()
+	if err := s.verify(digest); err != nil {
+		return err
+	}
+	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{})
+	content, err := disk.Open(reader, s.object.Size, s.stated)
+	if err != nil {
+		return err
+	}
+	return t.copy(ctx, s, content)
+}
+
+// unpacked imports a raw disk whose length only its end tells: it is read once to learn it.
+func (s *source) unpacked(ctx context.Context, t *target) error {
+	length := int64(0)
+	err := s.pass(ctx, func(content *disk.Sniffed) (err error) {
+		length, err = io.Copy(io.Discard, content)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.pass(ctx, func(content *disk.Sniffed) error { return t.write(ctx, length, xenapi.FormatRaw, content, length) })
+}
+
+// tarball imports a chain of VHDs: the base comes last, so the file is read once for each, and once to learn how many there
+// are.
+func (s *source) tarball(ctx context.Context, t *target) error {
+	layers := 0
+	size := int64(0)
+	visit := func(wanted int, use func(*disk.Checked) error) error {
+		return s.pass(ctx, func(content *disk.Sniffed) error {
+			for reader := disk.NewTarballReader(content); ; {
+				layer, length, err := reader.Next()
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				if err != nil || wanted >= 0 && layer != wanted {
+					if err != nil {
+						return err
+					}
+					continue
+				}
+				head, err := disk.NewChecked(reader, disk.VHD, length)
+				if err == nil {
+					err = use(head)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		})
+	}
+	err := visit(-1, func(head *disk.Checked) error {
+		layers, size = layers+1, max(size, head.VirtualSize())
+		return nil
+	})
+	for layer := layers - 1; layer >= 0 && err == nil; layer-- {
+		err = visit(layer, func(head *disk.Checked) error {
+			if layer == layers-1 && head.VHD().Footer.Type == disk.VHDDifferencing {
+				return disk.Incomplete(head.VHD())
+			}
+			return t.write(ctx, size, xenapi.FormatVHD, head, head.Len())
+		})
+	}
+	return err
+}
+
+// xva imports one disk of an archive of a VM. What the archive leaves out is known only at its end, so it is read twice.
+func (s *source) xva(ctx context.Context, t *target) error {
+	var wanted disk.XVADisk
+	var extents []disk.Extent
+	err := s.pass(ctx, func(content *disk.Sniffed) error {
+		reader, err := disk.NewXVAReader(content)
+		if err != nil {
+			return err
+		}
+		if t.request.Device == "" {
+			wanted, err = reader.BootDisk()
+		} else {
+			wanted, err = reader.DiskAt(t.request.Device)
+		}
+		if err == nil {
+			extents, err = reader.Extents(wanted.Ref)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.pass(ctx, func(content *disk.Sniffed) error {
+		reader, err := disk.NewXVAReader(content)
+		if err != nil {
+			return err
+		}
+		return t.copy(ctx, nil, reader.Disk(wanted, extents))
+	})
+}
+
+// copy writes the content of a disk: as a VHD, so that zeros are neither sent nor stored; as raw where that cannot hold it.
+func (t *target) copy(ctx context.Context, s *source, content disk.Disk) error {
+	format := xenapi.FormatVHD
+	image, err := disk.NewVHDImage(content, disk.VHDOptions{})
+	if !disk.FitsVHD(content.Size()) {
+		format, image, err = xenapi.FormatRaw, disk.NewRawImage(content), nil
+	}
+	if err != nil {
+		return err
+	}
+	body := io.Reader(image)
+	if s != nil { // nobody else counts what is read by ranges
+		s.restart(image.Len())
+		body = io.TeeReader(image, s.meter)
+	}
+	return t.write(ctx, content.Size(), format, body, image.Len())
+}
