@@ -141,7 +141,7 @@ func (f *Facts) towardsRescue(now time.Time) Plan {
 	if unmet := prepareRescue.Next(f); len(unmet) > 0 {
 		return Plan{Operation: operationEnterRescue, ID: phasePrepare, Steps: unmet}
 	}
-	if f.VM.Power != v1alpha1.PowerStateHalted && !f.Rescue.neverRan() && f.Want.Drift == v1alpha1.PowerDriftIgnore {
+	if f.startedInRescue() && f.Want.Drift == v1alpha1.PowerDriftIgnore {
 		return Plan{Outcome: reconcile.Terminal(v1alpha1.ReasonRescueDegraded,
 			"somebody has started the VM itself while it is in rescue, and powerDriftPolicy Ignore leaves it; set rescue.state to Off to return")}
 	}
@@ -155,6 +155,11 @@ func (f *Facts) towardsRescue(now time.Time) Plan {
 		return Plan{Operation: operationEnterRescue, ID: phaseStart, Steps: unmet}
 	}
 	return f.keepRescue(now)
+}
+
+// startedInRescue reports whether somebody has started the VM itself: its disks are lent only when it is off.
+func (f *Facts) startedInRescue() bool {
+	return f.VM != nil && !f.halted() && !nothingOnLoan(f)
 }
 
 // rescueHeldUp is what the way into the rescue waits for before its next step.

@@ -255,10 +255,10 @@ func setRescued(status *v1alpha1.XenInstanceStatus, f *Facts, report Report) {
 // setRescueActive tells a rescue that is as it should be from one that somebody has changed.
 func setRescueActive(set func(metav1.ConditionStatus, string, string), f *Facts) {
 	switch {
+	case f.startedInRescue():
+		set(metav1.ConditionTrue, v1alpha1.ReasonRescueDegraded, "somebody has started the VM itself while it is in rescue")
 	case f.Rescue == nil || f.Rescue.Power != v1alpha1.PowerStateRunning:
 		set(metav1.ConditionFalse, v1alpha1.ReasonEnteringRescue, "the rescue VM does not run")
-	case f.VM.Power != v1alpha1.PowerStateHalted:
-		set(metav1.ConditionTrue, v1alpha1.ReasonRescueDegraded, "somebody has started the VM itself while it is in rescue")
 	case !loansAttached(f):
 		set(metav1.ConditionTrue, v1alpha1.ReasonRescueDegraded, fmt.Sprintf(
 			"somebody has detached the disk %s from the rescue VM; it comes back when that is off for a moment", missingLoans(f)[0].VDI.UUID))
