@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,20 +30,20 @@ type Environment struct {
 	Client client.WithWatch
 }
 
-// Main runs a package's tests and stops the control plane that they shared. A package that uses Start has
+// Main runs a package's tests and stops the control planes that they shared. A package that uses Start has
 //
 //	func TestMain(m *testing.M) { testkit.Main(m) }
 func Main(m *testing.M) {
 	code := m.Run()
-	shared.stop()
+	planes.stop()
 	os.Exit(code)
 }
 
-// Start returns the control plane that all tests of this process share; the first one to ask starts it. It has etcd,
-// kube-apiserver, the CRDs of config/crd and kube-controller-manager.
+// Start returns a control plane for the test and its subtests: one that an earlier test has left, if there is one. It has
+// etcd, kube-apiserver, the CRDs of config/crd and kube-controller-manager. Tests that run in parallel have different ones.
 func Start(t testing.TB) *Environment {
 	t.Helper()
-	environment, err := shared.start()
+	environment, err := planes.take(t)
 	if err != nil {
 		t.Fatalf("start the control plane: %v", err)
 	}
@@ -60,26 +59,6 @@ func StartOwn(t testing.TB) *Environment {
 	}
 	t.Cleanup(environment.Stop)
 	return environment
-}
-
-// shared is the process's control plane. A failed start is not tried again: every test would wait for it.
-var shared sharedEnvironment
-
-type sharedEnvironment struct {
-	once        sync.Once
-	environment *Environment
-	err         error
-}
-
-func (s *sharedEnvironment) start() (*Environment, error) {
-	s.once.Do(func() { s.environment, s.err = startEnvironment() })
-	return s.environment, s.err
-}
-
-func (s *sharedEnvironment) stop() {
-	if s.environment != nil {
-		s.environment.Stop()
-	}
 }
 
 func startEnvironment() (_ *Environment, err error) {
