@@ -186,7 +186,7 @@ type limited struct{ buffer bytes.Buffer }
 
 const (
 	maxOutput = 16 * kibibyte
-	maxText   = 400
+	maxText   = 200
 )
 
 func (l *limited) Write(p []byte) (int, error) {
@@ -197,11 +197,17 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// adviceBegins is how e2fsck begins its advice on how to call it.
+const adviceBegins = "The superblock could not be read"
+
 // text is the output as one line for people: without the scratch file's name, the program's version and what cannot be printed.
 func (l *limited) text() string {
 	var lines []string
 	for line := range strings.Lines(l.buffer.String()) {
-		line = strings.TrimSpace(strings.ReplaceAll(strings.ReplaceAll(line, scratchName+": ", ""), scratchName, "it"))
+		line = strings.TrimSpace(strings.NewReplacer(scratchName+": ", "", scratchName, "it", "/usr/sbin/", "", "/sbin/", "").Replace(line))
+		if strings.HasPrefix(line, adviceBegins) {
+			break // what follows is about devices and backups of the superblock, at length
+		}
 		if line != "" && !strings.HasPrefix(line, "e2fsck 1.") && !strings.HasPrefix(line, "resize2fs 1.") {
 			lines = append(lines, line)
 		}
