@@ -1,0 +1,303 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/go-logr/logr"
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/disk"
+	"github.com/kubexen/kubexen/pkg/shrink"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// The disks of these tests have 10 GiB, of which the guest's table knows 1 GiB, and are made 512 MiB.
+const (
+	beforeShrink, afterShrink = "10Gi", "512Mi"
+	wholeDisk                 = 1 << 30
+	smallerDisk               = 512 << 20
+)
+
+// guestTable is how the disk of a guest is laid out, in sfdisk's words, and where its root file system is, in bytes.
+type guestTable struct {
+	script      string
+	root, until int64
+}
+
+var (
+	gptTable = guestTable{
+		script: "label: gpt\nstart=2048, size=8192, type=U, name=esp\nstart=10240, size=2084864, type=L, name=root\n",
+		root:   5 << 20, until: 5<<20 + 2084864*512,
+	}
+	mbrTable = guestTable{script: "label: dos\nstart=2048, size=2095104, type=83, bootable\n", root: 1 << 20, until: 1 << 30}
+)
+
+// guestImage makes a disk with boot code, a table, and an ext4 file system with files; it returns the files' directory too.
+func guestImage(t testing.TB, table guestTable) (path, tree string) {
+	t.Helper()
+	_, tree = ext4(t, 16)
+	path = filepath.Join(t.TempDir(), "disk")
+	boot := bytes.Repeat([]byte("boot code "), 44)
+	if err := errors.Join(os.WriteFile(path, boot, 0o600), os.Truncate(path, wholeDisk)); err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "table")
+	if err := os.WriteFile(script, []byte(table.script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "sh", "-c", "PATH=$PATH:/usr/sbin sfdisk -q --no-reread --no-tell-kernel "+path+" <"+script)
+	run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, "-E", fmt.Sprintf("offset=%d", table.root), path, fmt.Sprintf("%dK", (table.until-table.root)>>10))
+	return path, tree
+}
+
+// install gives the disk of a running guest the content of a file, where that has some.
+func install(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance, path string) {
+	t.Helper()
+	file, err := os.Open(path) // a file of our own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := disk.Apply(guestRoot(t, w, i), disk.NewStream(disk.NewRaw(file, wholeDisk))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guestRoot is the root disk as the running guest has it.
+func guestRoot(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance) xensim.GuestDisk {
+	t.Helper()
+	found, err := w.Simulator.Guest().Disk(byUUID(t, w, "VM", i.Status.UUID), "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// content is the digest of the root disk, as far as the guest uses it.
+func content(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance) string {
+	t.Helper()
+	root := guestRoot(t, w, i)
+	sum, err := shrink.SumOf(disk.NewRawStream(io.NewSectionReader(root, 0, wholeDisk), wholeDisk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// checkGuest complains unless the root disk has the smaller size, and the table, the boot code and the files of before.
+func checkGuest(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance, table guestTable, image, tree string) {
+	t.Helper()
+	root := guestRoot(t, w, i)
+	if root.Size() != smallerDisk {
+		t.Errorf("the root disk has %d bytes", root.Size())
+	}
+	path, fs := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "root")
+	for name, part := range map[string]struct{ from, to int64 }{path: {0, root.Size()}, fs: {table.root, root.Size() - 1<<20}} {
+		file, err := os.Create(name) // a file of our own
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream := disk.NewRawStream(io.NewSectionReader(root, part.from, part.to-part.from), part.to-part.from)
+		if err := errors.Join(disk.Apply(file, stream), file.Truncate(part.to-part.from), file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdict := run(t, "sh", "-c", "PATH=$PATH:/usr/sbin; sfdisk --verify "+path+"; case $(sfdisk -l "+path+") in *gpt*) sgdisk -v "+path+";; esac")
+	if strings.Contains(verdict, "roblem: ") || strings.Contains(verdict, "mismatch") || !strings.Contains(verdict, "No errors detected") {
+		t.Errorf("the table: %s", verdict)
+	}
+	run(t, "e2fsck", "-fn", fs)
+	run(t, "debugfs", "-R", "rdump / "+filepath.Dir(fs), fs)
+	run(t, "diff", "-r", "--exclude=lost+found", "--exclude=root", tree, filepath.Dir(fs))
+	was, is := make([]byte, 440), make([]byte, 440)
+	file, err := os.Open(image) // a file of our own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.ReadAt(was, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.ReadAt(is, 0); err != nil || !bytes.Equal(was, is) {
+		t.Errorf("the boot code differs, %v", err)
+	}
+}
+
+// shrunkTo asks for a smaller root disk.
+func shrunkTo(size string) func(*v1alpha1.XenInstance) {
+	return func(i *v1alpha1.XenInstance) {
+		i.Spec.RootDisk.Size, i.Spec.RootDisk.ShrinkTo = quantity(size), quantity(size)
+	}
+}
+
+// guest is a running instance whose root disk has an image's content.
+func guest(t testing.TB, w *testkit.World, image string, change ...func(*v1alpha1.XenInstance)) *v1alpha1.XenInstance {
+	t.Helper()
+	instance := web(w).RootDisk(beforeShrink).DeletedBy(v1alpha1.DeletionDelete).With(together(change...)).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	install(t, w, instance, image)
+	w.WaitAtRest(t)
+	return instance
+}
+
+// TestShrink makes the root disk smaller, of a GPT and of an MBR: every file is there, the table is right, and the boot code is
+// the same. Until it is confirmed the disk from before is there, and can be had back byte by byte.
+func TestShrink(t *testing.T) {
+	t.Run("discarded", func(t *testing.T) {
+		w, _ := newWorld(t, withAgents)
+		image, tree := guestImage(t, gptTable)
+		instance := guest(t, w, image, manually)
+		before, disksThere := content(t, w, instance), guardDisks(w)
+		old := instance.Status.RootDisk.VDIUUID
+
+		edit(t, w, instance, shrunkTo(afterShrink))
+		waitInstance(t, w, instance, "it waits to be confirmed", awaiting, isRunning)
+		checkGuest(t, w, instance, gptTable, image, tree)
+		if point := instance.Status.Resize.RestorePoint; point == nil || point.ID != old || instance.Status.RootDisk.VDIUUID == old {
+			t.Fatalf("the restore point is %+v, the root disk %+v; it was %s", point, instance.Status.RootDisk, old)
+		}
+		edit(t, w, instance, together(rooted(beforeShrink), func(i *v1alpha1.XenInstance) {
+			i.Spec.RootDisk.ShrinkTo, i.Spec.Resize.DiscardTo = nil, old
+		}))
+		waitInstance(t, w, instance, "it has its old disk", resizedTo("small"), instanceReady, isRunning)
+		if instance.Status.RootDisk.VDIUUID != old || content(t, w, instance) != before {
+			t.Errorf("the root disk is %+v, it was %s; or its content differs", instance.Status.RootDisk, old)
+		}
+		disksThere(t)
+		nothingLeft(t, w, 1)
+	})
+	t.Run("confirmed by itself", func(t *testing.T) {
+		w, _ := newWorld(t, withAgents)
+		image, tree := guestImage(t, mbrTable)
+		instance := guest(t, w, image, restarting)
+		edit(t, w, instance, together(flavored("large"), shrunkTo(afterShrink)))
+		waitInstance(t, w, instance, "it is smaller", resizedTo("large"), instanceReady, isRunning)
+		checkGuest(t, w, instance, mbrTable, image, tree)
+		w.WaitAtRest(t)
+		nothingLeft(t, w, 1)
+	})
+}
+
+// nothingLeft complains of copies, restore points and tasks of a shrink, and of more root disks than there are to be.
+func nothingLeft(t testing.TB, w *testkit.World, roots int) {
+	t.Helper()
+	for role, want := range map[string]int{"root-disk": roots, "new-root": 0, "restore-point": 0} {
+		if n := disksWithRole(w.Simulator, role); n != want {
+			t.Errorf("%d disks are %s, want %d", n, role, want)
+		}
+	}
+	if err := controlDomainHoldsNothing(t.Context(), w.Simulator); err != nil {
+		t.Error(err)
+	}
+	for _, task := range w.Simulator.Records("task") {
+		if strings.Contains(fmt.Sprint(task["name_label"]), "shrink") {
+			t.Errorf("task %v is left, %v", task["name_label"], task["status"])
+		}
+	}
+}
+
+// stalledBecause complains until an instance is stalled for a reason, and says the words.
+func stalledBecause(reason string, words ...string) func(*v1alpha1.XenInstance) error {
+	return func(i *v1alpha1.XenInstance) error {
+		condition := meta.FindStatusCondition(i.Status.Conditions, v1alpha1.ConditionStalled)
+		if condition == nil || condition.Status != metav1.ConditionTrue || condition.Reason != reason {
+			return fmt.Errorf("Stalled is %+v", condition)
+		}
+		for _, word := range words {
+			if !strings.Contains(condition.Message, word) {
+				return fmt.Errorf("the message does not say %q: %s", word, condition.Message)
+			}
+		}
+		return nil
+	}
+}
+
+// TestShrinkRefused: what cannot be made smaller is said, with what was found and what can be done. The VM runs again as it did,
+// with the same disk and its old size.
+func TestShrinkRefused(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	image, _ := guestImage(t, mbrTable)
+	instance := guest(t, w, image, restarting)
+	disksThere := guardDisks(w)
+	write := func(at int64, text string) func() {
+		return func() {
+			if _, err := guestRoot(t, w, instance).WriteAt([]byte(text), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const sectorsOfPartition, superblock = 446 + 12, 1<<20 + 1024
+	cases := []struct {
+		spoil func()
+		size  string
+		says  []string
+	}{
+		{func() {}, "8Mi", []string{"the data of an ext4 file system needs", "name a size of at least"}},
+		{write(superblock+0x63, "\x80"), "500Mi", []string{"e2fsck -p does not mend", "in rescue mode"}},
+		{write(1<<20, "XFSB"), "501Mi", []string{"partition 1", "which one holds is not to be told"}},
+		{write(superblock, strings.Repeat("\x00", 1024)), "502Mi", []string{"an XFS file system", "in rescue mode"}},
+		{write(1<<20, "LUKS\xba\xbe"), "503Mi", []string{"a LUKS-encrypted volume"}},
+		{write(sectorsOfPartition, "\xff\xff\xff\xff"), "504Mi", []string{"beyond the disk's end", "sgdisk or sfdisk"}},
+	}
+	for _, c := range cases {
+		c.spoil()
+		before, old := content(t, w, instance), *instance.Status.RootDisk
+		edit(t, w, instance, together(flavored("large"), shrunkTo(c.size)))
+		waitInstance(t, w, instance, "shrinking to "+c.size+" is refused",
+			append([]func(*v1alpha1.XenInstance) error{isRunning}, stalledBecause(v1alpha1.ReasonShrinkRefused, c.says...))...)
+		if instance.Status.Flavor.VCPUs != 2 || instance.Status.RootDisk.VDIUUID != old.VDIUUID || content(t, w, instance) != before {
+			t.Errorf("%s: flavor %+v, root disk %+v", c.size, instance.Status.Flavor, instance.Status.RootDisk)
+		}
+		edit(t, w, instance, together(flavored("small"), rooted(beforeShrink)))
+		waitInstance(t, w, instance, "it is as before", resizedTo("small"), instanceReady, isRunning)
+	}
+	w.WaitAtRest(t)
+	disksThere(t)
+	nothingLeft(t, w, 1)
+}
+
+// TestShrinkWithoutScratch: too little scratch space is said while the guest still runs; no call is made.
+func TestShrinkWithoutScratch(t *testing.T) {
+	cramped := func(ctx context.Context, config *rest.Config, o testkit.ManagerOptions) error {
+		m, err := controllers.NewManager(config, controllers.Options{
+			Installation: o.Installation, WrapXenAPI: o.WrapXenAPI, Logger: logr.Discard(), ScratchLimit: 100 << 20,
+		})
+		if err != nil {
+			return err
+		}
+		return m.Start(ctx)
+	}
+	w := testkit.NewWorld(t, testkit.Start(t), cramped, withAgents)
+	fence := w.StartManager()
+	addFlavors(t, w)
+	instance := web(w).RootDisk(beforeShrink).With(restarting).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	edit(t, w, instance, shrunkTo(afterShrink))
+	w.WaitFor(t, instance, "the lack of scratch space is said", func() error {
+		ready := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Reason != v1alpha1.ReasonInsufficientStorage || !strings.Contains(ready.Message, "--scratch-limit") {
+			return fmt.Errorf("Ready is %+v", ready)
+		}
+		return isRunning(instance)
+	})
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
+}
