@@ -101,7 +101,7 @@ func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, e
 	var secret corev1.Secret
 	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
 	switch {
-	case err == nil && !metav1.IsControlledBy(&secret, s.Object):
+	case err == nil && !s.madeSecret(&secret):
 		return "", &instance.Problem{Reason: v1alpha1.ReasonInvalidSpec, Message: fmt.Sprintf(
 			"Secret %q, where the generated password belongs, exists and is not this object's; delete it or rename the instance", name)}
 	case err == nil:
@@ -111,8 +111,10 @@ func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, e
 	}
 	password := instance.NewPassword()
 	secret = corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Object.Namespace, Name: name},
-		Data:       map[string][]byte{passwordKey: []byte(password)},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.Object.Namespace, Name: name, Annotations: map[string]string{v1alpha1.AnnotationGeneratedFor: s.Object.Name},
+		},
+		Data: map[string][]byte{passwordKey: []byte(password)},
 	}
 	if err := controllerutil.SetControllerReference(s.Object, &secret, s.r.runtime.Client.Scheme()); err != nil {
 		return "", fmt.Errorf("own Secret %s: %w", name, err)
@@ -121,6 +123,15 @@ func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, e
 		return "", fmt.Errorf("make Secret %s: %w", name, err)
 	}
 	return password, nil
+}
+
+// madeSecret reports whether a Secret was made for the instance. A backup may have been restored without owner references:
+// then the annotation tells.
+func (s *instanceScope) madeSecret(secret *corev1.Secret) bool {
+	if metav1.GetControllerOf(secret) != nil {
+		return metav1.IsControlledBy(secret, s.Object)
+	}
+	return secret.Annotations[v1alpha1.AnnotationGeneratedFor] == s.Object.Name
 }
 
 // deletePasswordSecret deletes the Secret with the generated password, if it is ours.
@@ -136,7 +147,7 @@ func (s *instanceScope) deletePasswordSecret(ctx context.Context) error {
 func (s *instanceScope) deleteOwnSecret(ctx context.Context, name string) error {
 	var secret corev1.Secret
 	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
-	if err == nil && metav1.IsControlledBy(&secret, s.Object) {
+	if err == nil && s.madeSecret(&secret) {
 		err = s.r.runtime.Client.Delete(ctx, &secret, client.Preconditions{UID: &secret.UID})
 	}
 	if ignoreGone(err) != nil {

@@ -74,7 +74,9 @@ func (m *meddler) paused(value string) {
 }
 
 // power is the power state of a VM on the pool.
-func (m *meddler) power(vm xenapi.VMRef) any { return m.w.Simulator.Records("VM")[string(vm)]["power_state"] }
+func (m *meddler) power(vm xenapi.VMRef) any {
+	return m.w.Simulator.Records("VM")[string(vm)]["power_state"]
+}
 
 // startOwn starts the VM itself, in spite of everything.
 func (m *meddler) startOwn() {

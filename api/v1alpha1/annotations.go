@@ -24,6 +24,10 @@ const (
 	// with backups of the object, so that a restored XenSnapshot is never taken again.
 	AnnotationSnapshotUUID = "kubexen.io/snapshot-uuid"
 
+	// AnnotationGeneratedFor stands on a Secret with a generated password and names its XenInstance. The operator writes it,
+	// so that it knows its own Secrets after a restore without owner references.
+	AnnotationGeneratedFor = "kubexen.io/generated-for"
+
 	// GatePowerOnPrefix and a name make an annotation that holds the VM's power-on while it is present, whatever its
 	// value: gate.kubexen.io/poweron.<name>.
 	GatePowerOnPrefix = "gate.kubexen.io/poweron."
