@@ -252,7 +252,7 @@ func TestResizeReverted(t *testing.T) {
 			if test.discard {
 				edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.DiscardTo = point.ID })
 				waitInstance(t, w, instance, "what would be lost is said beforehand", awaiting, func(i *v1alpha1.XenInstance) error {
-					if !strings.Contains(i.Status.Resize.Message, "LOSES") {
+					if i.Status.Resize == nil || !strings.Contains(i.Status.Resize.Message, "LOSES") {
 						return errors.New(i.Status.Resize.Message)
 					}
 					return nil

@@ -87,7 +87,9 @@ func TestResizing(t *testing.T) {
 	}
 	wantPower := func(state v1alpha1.PowerState) factsOption { return wanting(func(w *Want) { w.Power = state }) }
 	applied := []factsOption{complete(running), sizedAs("large", 20*gib), journalled("small", "large", 10*gib, 20*gib), ofFlavor("large"), rootOf(20 * gib), manualOption, atOnceOption}
-	after := func(options ...factsOption) *Facts { return given(append(append([]factsOption{}, applied...), options...)...) }
+	after := func(options ...factsOption) *Facts {
+		return given(append(append([]factsOption{}, applied...), options...)...)
+	}
 
 	tests := map[string]struct {
 		facts  *Facts
@@ -95,8 +97,8 @@ func TestResizing(t *testing.T) {
 		kind   reconcile.Kind
 		reason string
 	}{
-		"OnNextBoot leaves a running guest alone":      {facts: given(complete(running), ofFlavor("large")), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"Restart begins":                               {facts: given(complete(running), ofFlavor("large"), atOnceOption), steps: stepRememberSizes},
+		"OnNextBoot leaves a running guest alone": {facts: given(complete(running), ofFlavor("large")), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"Restart begins": {facts: given(complete(running), ofFlavor("large"), atOnceOption), steps: stepRememberSizes},
 		"a gate keeps a guest from being stopped":      {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.PowerOnGates = []string{"a"} }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
 		"maintenance too":                              {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.Held = "no" }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
 		"a VM that is off is changed at once":          {facts: given(complete(halted), ofFlavor("large"), wantPower(halted)), steps: stepRememberSizes},
@@ -181,7 +183,9 @@ func TestGoingBackWithTheDisk(t *testing.T) {
 // TestSizeParts says what each figure of a size waits for, and why.
 func TestSizeParts(t *testing.T) {
 	roomy := []factsOption{ofFlavor("roomy"), complete(v1alpha1.PowerStateRunning), capable}
-	with := func(options ...factsOption) *Facts { return given(append(append([]factsOption{}, roomy...), options...)...) }
+	with := func(options ...factsOption) *Facts {
+		return given(append(append([]factsOption{}, roomy...), options...)...)
+	}
 	lives := func(f *Facts) { f.VM.Size.StaticMin = gib }
 	tests := map[string]struct {
 		facts    *Facts

@@ -27,8 +27,8 @@ func resizeStatus(f *Facts, now time.Time) *v1alpha1.ResizeStatus {
 	}
 	if point := f.point(); point != nil {
 		status.RestorePoint = &v1alpha1.RestorePoint{ID: point.UUID, Size: quantity(point.Size), StorageRepository: point.SRName}
-		if at, err := time.Parse(time.RFC3339Nano, point.OtherConfig[markTakenAt]); err == nil {
-			taken := metav1.NewTime(at.Truncate(time.Second))
+		if at, err := point.takenAt(); err == nil {
+			taken := metav1.NewTime(at)
 			status.RestorePoint.TakenAt = &taken
 		}
 	}
@@ -56,16 +56,33 @@ func (f *Facts) resizeMessage() string {
 	if !f.Want.Resize.Manual {
 		return fmt.Sprintf("on the way from %s to %s", j.From.text(), j.To.text())
 	}
-	message := fmt.Sprintf("set resize.confirm to %s to keep %s, or flavorRef%s back to go back to %s", j.ID, j.To.text(), f.diskToo(), j.From.text())
+	if f.Want.Resize.Confirm == j.ID {
+		return fmt.Sprintf("%s stays; the restore point is being removed", j.To.text())
+	}
+	message := fmt.Sprintf("set resize.confirm to %s to keep %s, or flavorRef%s back to %s", j.ID, j.To.text(), f.diskToo(), j.From.text())
 	point := f.point()
 	switch {
 	case point == nil:
 		return message
 	case f.Want.Resize.DiscardTo == point.UUID:
-		return message + fmt.Sprintf("; resize.discardTo names the restore point, so going back LOSES what was written to the root disk since %s", point.OtherConfig[markTakenAt])
+		return message + fmt.Sprintf(". With resize.discardTo as it is, going back LOSES what was written to the root disk since %s", takenText(point))
 	}
-	return message + fmt.Sprintf("; going back keeps the root disk as it is then, unless resize.discardTo is %s: that loses what was written to it since %s. Confirming destroys the restore point",
-		point.UUID, point.OtherConfig[markTakenAt])
+	return message + fmt.Sprintf(". Going back keeps the root disk, unless resize.discardTo is %s, which loses what was written since %s",
+		point.UUID, takenText(point))
+}
+
+// takenAt is of when a restore point is, to the second.
+func (v *VDI) takenAt() (time.Time, error) {
+	at, err := time.Parse(time.RFC3339Nano, v.OtherConfig[markTakenAt])
+	return at.Truncate(time.Second), err
+}
+
+func takenText(point *VDI) string {
+	at, err := point.takenAt()
+	if err != nil {
+		return "it was taken"
+	}
+	return at.Format(time.RFC3339)
 }
 
 // diskToo names the field that goes back where the flavor does not change.

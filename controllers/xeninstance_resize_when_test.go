@@ -1,0 +1,248 @@
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// pendingFor complains unless a field waits for something.
+func pendingFor(field string, requires v1alpha1.ChangeRequires) func(*v1alpha1.XenInstance) error {
+	return func(i *v1alpha1.XenInstance) error {
+		at := slices.IndexFunc(i.Status.PendingChanges, func(c v1alpha1.PendingChange) bool { return c.Field == field })
+		if at < 0 || i.Status.PendingChanges[at].Requires != requires {
+			return fmt.Errorf("pending are %+v", i.Status.PendingChanges)
+		}
+		return nil
+	}
+}
+
+// withReason complains unless an instance is Ready for a reason.
+func withReason(reason string) func(*v1alpha1.XenInstance) error {
+	return func(i *v1alpha1.XenInstance) error {
+		return testkit.Condition(i, v1alpha1.ConditionReady, metav1.ConditionTrue, reason)
+	}
+}
+
+// TestResizeOnNextBoot: a running guest is left alone, and what waits is said; it is done when the guest is off next, by a
+// restart that is asked for or by itself; a VM that is off stays off.
+func TestResizeOnNextBoot(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	instance := small(t, w, func(i *v1alpha1.XenInstance) { i.Spec.PowerDriftGraceSeconds = ptr.To[int32](0) })
+	vm := byUUID(t, w, "VM", instance.Status.UUID)
+	booted := bootedAt(w, vm)
+
+	fence.Arm(0)
+	edit(t, w, instance, together(flavored("large"), rooted("20Gi")))
+	waitInstance(t, w, instance, "it waits for a boot", withReason(v1alpha1.ReasonPowerOffRequired), isRunning,
+		pendingFor("flavorRef.memory", v1alpha1.RequiresPowerOff), pendingFor("rootDisk.size", v1alpha1.RequiresPowerOff))
+	w.WaitAtRest(t)
+	within(t, fence, "waiting", 0)
+	if bootedAt(w, vm) != booted {
+		t.Error("the guest was restarted")
+	}
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "now" })
+	waitInstance(t, w, instance, "a restart makes it large", resizedTo("large"), instanceReady, isRunning)
+	reads(t, w, instance, "before")
+
+	edit(t, w, instance, flavored("small"))
+	waitInstance(t, w, instance, "it waits for a boot again", withReason(v1alpha1.ReasonPowerOffRequired))
+	w.Simulator.Guest().Shutdown(vm)
+	waitInstance(t, w, instance, "it is small after the guest went off", resizedTo("small"), instanceReady, isRunning)
+
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
+	waitInstance(t, w, instance, "it is off", instanceReady, isHalted)
+	booted = bootedAt(w, vm)
+	edit(t, w, instance, together(flavored("large"), restarting))
+	waitInstance(t, w, instance, "it is large and still off", resizedTo("large"), instanceReady, isHalted)
+	w.WaitAtRest(t)
+	if bootedAt(w, vm) != booted {
+		t.Error("a VM that was off was started")
+	}
+}
+
+// addRoomyFlavors makes two flavors between which a guest can change while it runs.
+func addRoomyFlavors(t testing.TB, w *testkit.World) {
+	t.Helper()
+	for name, vcpus := range map[string]int32{"roomy": 2, "roomier": 4} {
+		flavor := testkit.Flavor(name, vcpus, fmt.Sprintf("%dGi", vcpus))
+		flavor.Spec.MaxVCPUs, flavor.Spec.MaxMemory = ptr.To[int32](8), quantity("8Gi")
+		if err := client.IgnoreAlreadyExists(w.Client.Create(t.Context(), flavor)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestResizeLive: what a running guest can be given is given to it while it runs; to be confirmed if that is asked for.
+func TestResizeLive(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	addRoomyFlavors(t, w)
+	instance := small(t, w, flavored("roomy"))
+	vm := byUUID(t, w, "VM", instance.Status.UUID)
+	booted := bootedAt(w, vm)
+	fence.Arm(0)
+	edit(t, w, instance, flavored("roomier"))
+	waitInstance(t, w, instance, "it is roomier", resizedTo("roomier"), instanceReady, isRunning)
+	w.WaitAtRest(t)
+	within(t, fence, "live", 4)
+	if instance.Status.Flavor.VCPUs != 4 || instance.Status.Flavor.Memory.String() != "4Gi" {
+		t.Errorf("flavor %+v", instance.Status.Flavor)
+	}
+
+	edit(t, w, instance, flavored("roomy"))
+	waitInstance(t, w, instance, "memory goes down at once, VCPUs wait for a boot",
+		withReason(v1alpha1.ReasonPowerOffRequired), pendingFor("flavorRef.vcpus", v1alpha1.RequiresPowerOff),
+		func(i *v1alpha1.XenInstance) error {
+			if i.Status.Flavor.Memory.String() != "4Gi" {
+				return nil
+			}
+			return errors.New("the memory has not changed")
+		})
+	edit(t, w, instance, together(flavored("roomier"), func(i *v1alpha1.XenInstance) {
+		i.Spec.Resize = &v1alpha1.Resize{Confirmation: v1alpha1.ResizeManual}
+	}))
+	waitInstance(t, w, instance, "the rest is live, and to be confirmed", awaiting, isRunning)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.Confirm = i.Status.Resize.ID })
+	waitInstance(t, w, instance, "it is roomier", resizedTo("roomier"), instanceReady)
+	if bootedAt(w, vm) != booted {
+		t.Error("the guest was restarted")
+	}
+}
+
+// TestResizeTimesOut: silence is consent or refusal, as the user has said; it never costs what was written, and a refusal
+// does not fight the spec.
+func TestResizeTimesOut(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	unanswered := func(policy v1alpha1.ResizeTimeoutPolicy) func(*v1alpha1.XenInstance) {
+		return func(i *v1alpha1.XenInstance) {
+			manually(i)
+			i.Spec.Resize.ConfirmTimeoutSeconds, i.Spec.Resize.OnTimeout = ptr.To[int32](2), policy
+		}
+	}
+	instance := small(t, w, unanswered(v1alpha1.ResizeTimeoutConfirm))
+	edit(t, w, instance, together(flavored("large"), rooted("20Gi")))
+	waitInstance(t, w, instance, "it waits, and says until when", awaiting, func(i *v1alpha1.XenInstance) error {
+		if i.Status.Resize == nil || i.Status.Resize.ConfirmBy == nil {
+			return errors.New("no confirmBy")
+		}
+		return nil
+	})
+	waitInstance(t, w, instance, "silence is consent", resizedTo("large"), instanceReady, isRunning)
+
+	edit(t, w, instance, together(unanswered(v1alpha1.ResizeTimeoutRevert), flavored("small"), rooted("24Gi")))
+	waitInstance(t, w, instance, "it waits", awaiting)
+	point := instance.Status.Resize.RestorePoint.ID
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.DiscardTo = point })
+	scribble(t, w, instance, "after")
+	waitInstance(t, w, instance, "silence is refusal", refused(v1alpha1.ReasonRolledBack, "large"), isRunning)
+	reads(t, w, instance, "after")
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Description = "another" })
+	waitInstance(t, w, instance, "another change is made, the refused one not", refused(v1alpha1.ReasonRolledBack, "large"))
+	w.WaitAtRest(t)
+	within(t, fence, "another change", 1)
+
+	edit(t, w, instance, together(flavored("large"), rooted("20Gi")))
+	waitInstance(t, w, instance, "the spec as the VM is", resizedTo("large"), instanceReady)
+}
+
+// TestResizeRolledBack: a VM that does not start with its new size gets the old one back, and runs; it is tried again only
+// when that is asked for.
+func TestResizeRolledBack(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	instance := small(t, w, restarting)
+	name := fmt.Sprintf("%s/web", w.Namespace)
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "VM.start", Object: name, Error: "INTERNAL_ERROR", Params: []string{"no"}, Count: 1}})
+	edit(t, w, instance, flavored("large"))
+	waitInstance(t, w, instance, "it runs as before", refused(v1alpha1.ReasonRolledBack, "small"), isRunning, func(i *v1alpha1.XenInstance) error {
+		if message := meta.FindStatusCondition(i.Status.Conditions, v1alpha1.ConditionFlavorApplied).Message; !strings.Contains(message, "INTERNAL_ERROR") {
+			return errors.New(message)
+		}
+		return nil
+	})
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	w.WaitAtRest(t)
+	within(t, fence, "staying so", 0)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Annotations[v1alpha1.AnnotationReconcileRequestedAt] = "again" })
+	waitInstance(t, w, instance, "it is large when asked again", resizedTo("large"), instanceReady, isRunning)
+}
+
+// TestResizeAndRescue exclude each other.
+func TestResizeAndRescue(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	instance := small(t, w, manually)
+	edit(t, w, instance, flavored("large"))
+	waitInstance(t, w, instance, "it waits to be confirmed", awaiting)
+	edit(t, w, instance, inRescue)
+	waitInstance(t, w, instance, "no rescue while it waits", rescued(v1alpha1.ReasonInstanceBusy), isRunning, func(i *v1alpha1.XenInstance) error {
+		message := meta.FindStatusCondition(i.Status.Conditions, v1alpha1.ConditionRescued).Message
+		if i.Status.Resize == nil || !strings.Contains(message, i.Status.Resize.ID) {
+			return errors.New(message)
+		}
+		return nil
+	})
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.Confirm = i.Status.Resize.ID })
+	waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+	edit(t, w, instance, flavored("small"))
+	waitInstance(t, w, instance, "no resize in rescue", rescued(v1alpha1.ReasonRescueActive), pendingFor("flavorRef.vcpus", v1alpha1.RequiresHold))
+	edit(t, w, instance, outOfRescue)
+	waitInstance(t, w, instance, "the resize follows the return", awaiting, isRunning)
+}
+
+// TestResizeRefusals: what cannot be is said, and the guest runs on as it was.
+func TestResizeRefusals(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	huge := testkit.Flavor("huge", 4, "2Gi")
+	huge.Spec.Memory = *quantity("20Ti")
+	crowded := testkit.Flavor("crowded", 4, "2Gi")
+	crowded.Spec.Memory = *quantity("62Gi")
+	create(t, w, huge)
+	create(t, w, crowded)
+	addRoomyFlavors(t, w)
+	instance := small(t, w, restarting)
+	vm := byUUID(t, w, "VM", instance.Status.UUID)
+	booted := bootedAt(w, vm)
+	tests := map[string]struct {
+		change func(*v1alpha1.XenInstance)
+		reason string
+	}{
+		"no such flavor":        {flavored("nothing"), v1alpha1.ReasonFlavorNotFound},
+		"larger than any host":  {flavored("huge"), v1alpha1.ReasonFlavorTooLarge},
+		"no room on any host":   {flavored("crowded"), v1alpha1.ReasonInsufficientMemory},
+		"nested virtualisation": {flavored("roomy"), v1alpha1.ReasonSizeUnsupported},
+	}
+	if err := w.Simulator.Update("VM", vm, map[string]any{"platform": map[string]string{"nested-virt": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w.WaitAtRest(t)
+			fence.Arm(0)
+			edit(t, w, instance, test.change)
+			waitInstance(t, w, instance, "it is refused", func(i *v1alpha1.XenInstance) error {
+				return testkit.Condition(i, v1alpha1.ConditionFlavorApplied, metav1.ConditionFalse, test.reason)
+			}, isRunning)
+			w.WaitAtRest(t)
+			within(t, fence, name, 0)
+			if bootedAt(w, vm) != booted {
+				t.Error("the guest was restarted")
+			}
+		})
+	}
+	edit(t, w, instance, flavored("small"))
+	waitInstance(t, w, instance, "all is well again", resizedTo("small"), instanceReady)
+}
