@@ -1,0 +1,141 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/xencache"
+)
+
+// toShrink is a VM that is off and whose root disk is to be made smaller, 4 GiB instead of 10.
+func toShrink(options ...factsOption) *Facts {
+	smaller := wanting(func(w *Want) { w.Disks[0].Size, w.Disks[0].ShrinkTo = 4*gib, 4*gib })
+	base := []factsOption{complete(v1alpha1.PowerStateHalted), smaller, journalled("small", "small", 10*gib, 4*gib)}
+	return given(append(base, options...)...)
+}
+
+// copied has this process make a smaller copy.
+func copied(change func(*CopyState)) factsOption {
+	return func(f *Facts) {
+		f.Copy = &CopyState{CopyRequest: f.copyRequest()}
+		change(f.Copy)
+	}
+}
+
+// beside puts a disk of ours beside the VM.
+func beside(role xencache.Role, more map[string]string) factsOption {
+	return func(f *Facts) {
+		marks := f.Me.Marks(role, "copy-uuid").OtherConfig()
+		for key, value := range more {
+			marks[key] = value
+		}
+		f.Loose = append(f.Loose, VDI{Ref: "copy", UUID: "copy-uuid", Size: 4 * gib, OtherConfig: marks, Marks: xencache.ReadMarks(marks)})
+	}
+}
+
+// TestShrinking says for each situation of a shrink what is done next.
+func TestShrinking(t *testing.T) {
+	half := beside(xencache.RoleNewRoot, nil)
+	presented := func(startedAt time.Time) factsOption {
+		return beside(xencache.RoleRootDisk, map[string]string{
+			markIncoming: "id1/" + string(incomingShrunk), MarkCopiedAt: startedAt.UTC().Format(time.RFC3339Nano), xencache.MarkDisk: rootName,
+		})
+	}
+	lastStart := testTime.Add(-time.Hour)
+	back := wanting(func(w *Want) { w.Disks[0].Size, w.Disks[0].ShrinkTo = 10*gib, 0 })
+	done := func(c *CopyState) { c.Over, c.Copy = true, "copy-uuid" }
+	failed := func(p Problem) func(*CopyState) { return func(c *CopyState) { c.Over, c.Failed = true, &p } }
+
+	tests := map[string]struct {
+		facts *Facts
+		step  string
+		waits bool
+	}{
+		"the copy is begun":                          {facts: toShrink(), step: "CopyRoot"},
+		"it is being made":                           {facts: toShrink(copied(func(*CopyState) {})), waits: true},
+		"it is being made, and half there":           {facts: toShrink(copied(func(*CopyState) {}), half), waits: true},
+		"another size is asked for meanwhile":        {facts: toShrink(copied(func(c *CopyState) { c.Size = 5 * gib })), step: "StopCopy"},
+		"the VM was started meanwhile":               {facts: toShrink(copied(func(*CopyState) {}), having(func(vm *VM) { vm.StartedAt = testTime })), step: "StopCopy"},
+		"the spec goes back meanwhile":               {facts: toShrink(copied(func(*CopyState) {}), back), step: "StopCopy"},
+		"what a dead manager left":                   {facts: toShrink(half), step: "DropHalfCopies"},
+		"what a failed attempt left":                 {facts: toShrink(half, copied(failed(Problem{Passing: true}))), step: "DropHalfCopies"},
+		"what failed is tried again":                 {facts: toShrink(copied(failed(Problem{Passing: true}))), step: "CopyRoot"},
+		"what is refused is not":                     {facts: toShrink(copied(failed(Problem{}))), step: "RefuseShrink"},
+		"it is complete":                             {facts: toShrink(half, copied(done)), step: "PresentCopy"},
+		"it is complete, of before a start":          {facts: toShrink(half, copied(done), having(func(vm *VM) { vm.StartedAt = testTime })), step: "DropHalfCopies"},
+		"it is complete, and no event has shown it":  {facts: toShrink(copied(done)), waits: true},
+		"it is complete, and somebody destroyed it":  {facts: toShrink(copied(func(c *CopyState) { done(c); c.Settled = true })), step: "CopyRoot"},
+		"it is presented":                            {facts: toShrink(presented(lastStart)), step: "DisplaceRoot"},
+		"it is presented, and the VM started since":  {facts: toShrink(presented(lastStart), having(func(vm *VM) { vm.StartedAt = testTime })), step: "DropHalfCopies"},
+		"half of it is left, and nobody wants it":    {facts: toShrink(half, back, journalled("small", "small", 10*gib, 10*gib)), step: "DropHalfCopies"},
+		"it is made, and nobody wants it any more":   {facts: toShrink(copied(func(*CopyState) {}), back, journalled("small", "small", 10*gib, 10*gib)), step: "StopCopy"},
+		"it is complete, and nobody wants it now":    {facts: toShrink(half, copied(done), back, journalled("small", "small", 10*gib, 10*gib)), step: "DropHalfCopies"},
+		"a disk of somebody else's VM is left alone": {facts: toShrink(half, func(f *Facts) { f.Loose[0].Users = 1 }), step: "CopyRoot"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			plan := Decide(test.facts, testTime)
+			switch {
+			case test.waits && (len(plan.Steps) > 0 || plan.Outcome.Kind() != reconcile.KindWait || plan.Outcome.Reason() != v1alpha1.ReasonResizing):
+				t.Errorf("steps %v, %v; want to wait", plan.Steps, plan.Outcome)
+			case !test.waits && (len(plan.Steps) != 1 || plan.Steps[0].Name != test.step):
+				t.Errorf("steps %v, %v; want %s", plan.Steps, plan.Outcome, test.step)
+			}
+		})
+	}
+}
+
+// What is known before the guest is touched keeps it running.
+func TestShrinkIsNotBegunWithoutRoom(t *testing.T) {
+	smaller := wanting(func(w *Want) { w.Disks[0].Size, w.Disks[0].ShrinkTo = 4*gib, 4*gib })
+	for name, lack := range map[string]factsOption{
+		"scratch": func(f *Facts) { f.CopyProblem = &Problem{Reason: v1alpha1.ReasonInsufficientStorage, Passing: true} },
+		"storage": having(func(vm *VM) { vm.Disks[0].VDI.SRType, vm.Disks[0].VDI.SRFree = "lvm", gib }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := given(complete(v1alpha1.PowerStateRunning), smaller, atOnceOption, lack)
+			if plan := Decide(f, testTime); len(plan.Steps) > 0 || plan.Outcome.Reason() != v1alpha1.ReasonInsufficientStorage {
+				t.Errorf("steps %v, %v", plan.Steps, plan.Outcome)
+			}
+		})
+	}
+}
+
+// copier is a Copier that runs nothing.
+type copier struct {
+	started []CopyRequest
+	stopped int
+	running bool
+	tidied  error
+}
+
+func (c *copier) Start(r CopyRequest)            { c.started = append(c.started, r) }
+func (c *copier) Stop() bool                     { c.stopped++; return !c.running }
+func (c *copier) EndTasks(context.Context) error { return c.tidied }
+
+// A copy that failed is said before it is begun again, one that runs is waited for, and no half copy goes while the pool still has
+// tasks for it.
+func TestShrinkActs(t *testing.T) {
+	c := &copier{}
+	run := func(f *Facts) *Run { return &Run{Facts: f, Copier: c} }
+	if _, err := copyRoot(t.Context(), run(toShrink())); err != nil || len(c.started) != 1 || c.started[0].VDI != testRoot || c.started[0].Size != 4*gib {
+		t.Fatalf("%+v, %v", c.started, err)
+	}
+	var problem *Problem
+	failed := toShrink(copied(func(s *CopyState) { s.Over, s.Failed = true, &Problem{Message: "the pool went away", Passing: true} }))
+	if _, err := copyRoot(t.Context(), run(failed)); !errors.As(err, &problem) || c.stopped != 1 || len(c.started) != 1 {
+		t.Errorf("after a failure: %v, %+v", err, c)
+	}
+	c.running = true
+	if _, err := stopCopy(t.Context(), run(toShrink())); !errors.As(err, &problem) || !problem.Passing {
+		t.Errorf("while it runs: %v", err)
+	}
+	c.tidied = errors.New("the pool went away")
+	if _, err := dropHalfCopies(t.Context(), run(toShrink(beside(xencache.RoleNewRoot, nil)))); !errors.Is(err, c.tidied) {
+		t.Errorf("with tasks left: %v", err)
+	}
+}
