@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -313,21 +314,28 @@ func (r *poolResolver) Disk(uuid string) (xenapi.VDIRef, error) {
 	return ref, nil
 }
 
+// maxNamedHosts is how many hosts a message names.
+const maxNamedHosts = 16
+
 // Host resolves a host by name or uuid.
 func (r *poolResolver) Host(name string) (xenapi.HostRef, error) {
 	if err := r.grant.Placement(); err != nil {
 		return "", asProblem(err)
 	}
 	var found xenapi.HostRef
+	var names []string
 	r.handle.Cache.View(func(v xencache.View) {
 		for ref, host := range v.Hosts() {
 			if host.NameLabel == name || host.UUID == name {
 				found = ref
 			}
+			names = append(names, host.NameLabel)
 		}
 	})
 	if found.IsNull() {
-		return "", refused(v1alpha1.ReasonHostNotFound, "pool %s has no host %q", r.handle.Name, name)
+		slices.Sort(names)
+		return "", refused(v1alpha1.ReasonHostNotFound, "pool %s has no host %q in placement.host; it has %s", r.handle.Name, name,
+			strings.Join(names[:min(len(names), maxNamedHosts)], ", "))
 	}
 	return found, nil
 }

@@ -389,14 +389,15 @@ type DataSource struct {
 // Placement is where on a pool a VM is.
 // +kubebuilder:validation:XValidation:rule="!has(self.pin) || !self.pin || has(self.host)",message="pin needs host"
 type Placement struct {
-	// host is the name-label of the host where the VM should start; a preference unless pin is true. A running VM is
-	// not moved by a change.
+	// host is the name-label or uuid of the host that the VM should be on; a preference unless pin is true. A change moves
+	// the VM, live if it runs, with the disks that the host does not see. A preference counts once: a VM that somebody moves
+	// away afterwards stays there. Taken out, the VM stays where it is.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	Host string `json:"host,omitempty"`
 
-	// pin makes host a must: the VM starts there or not at all.
+	// pin makes host a must: the VM starts there or not at all, and is brought back when it is moved away.
 	// +optional
 	Pin bool `json:"pin,omitempty"`
 

@@ -83,6 +83,8 @@ func failed(ctx context.Context, r *Run, step string, err error) reconcile.Outco
 		return reconcile.Terminal(v1alpha1.ReasonOperationBlocked, err.Error()).After(recheckAfter)
 	case isAny(err, xenapi.ErrRBACPermissionDenied, xenapi.ErrPermissionDenied, xenapi.ErrLicenceRestriction):
 		return reconcile.Terminal(v1alpha1.ReasonPermissionDenied, err.Error()).After(deniedRetry)
+	case isAny(err, unmovable...):
+		return reconcile.Terminal(v1alpha1.ReasonMigrationRefused, err.Error()).After(recheckAfter)
 	case isAny(err, xenapi.ErrMemoryConstraintViolation, xenapi.ErrMemoryConstraintViolationMaxpin, xenapi.ErrMemoryConstraintViolationOrder,
 		xenapi.ErrMACInvalid):
 		return reconcile.Terminal(v1alpha1.ReasonInvalidSpec, err.Error())
@@ -98,29 +100,42 @@ func failed(ctx context.Context, r *Run, step string, err error) reconcile.Outco
 	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 }
 
+// unmovable are the errors that say that a VM, or a disk of it, cannot be moved at all as it is.
+var unmovable = []xenapi.ErrorCode{
+	xenapi.ErrVDICBTEnabled, xenapi.ErrVDIIsEncrypted, xenapi.ErrVDIOnBootModeIncompatibleWithOperation, xenapi.ErrSRDoesNotSupportMigration,
+	xenapi.ErrVMIsImmobile, xenapi.ErrVMHasPCIAttached, xenapi.ErrVMHasVGPU, xenapi.ErrVMHasVusbs, xenapi.ErrVMIncompatibleWithThisHost,
+}
+
 // explained adds what the user can do to an error.
 func explained(err error, hint string) error { return fmt.Errorf("%w (%s)", err, hint) }
 
 // maxAsked is how many hosts are asked why they would not run a VM.
 const maxAsked = 4
 
-// noHost says why no host would start the VM. NO_HOSTS_AVAILABLE gives no reason, so the hosts are asked one by one: that
-// costs calls, but only when something is wrong.
+// noHost says why no host would start the VM. NO_HOSTS_AVAILABLE gives no reason. Most follow from what is known of the hosts;
+// those that look fit are asked one by one: that costs calls, but only when something is wrong.
 func noHost(ctx context.Context, r *Run, err error) reconcile.Outcome {
 	reason := v1alpha1.ReasonNoHostAvailable
 	var why []string
-	for _, host := range r.Hosts[:min(len(r.Hosts), maxAsked)] {
-		refusal := r.Client.VM.AssertCanBootHere(ctx, r.VM.Ref, host.Ref)
+	asked := 0
+	for _, fit := range r.placements(r.VM.Size) {
+		if fit.Reason == v1alpha1.ReasonInsufficientMemory {
+			reason = fit.Reason
+		}
+		if !fit.Fits() || asked == maxAsked {
+			why = append(why, fit.text())
+			continue
+		}
+		asked++
+		refusal := r.Client.VM.AssertCanBootHere(ctx, r.VM.Ref, fit.Host.Ref)
 		switch {
 		case refusal == nil:
-			why = append(why, host.Name+": could now")
+			why = append(why, fit.text())
 		case errors.Is(refusal, xenapi.ErrHostNotEnoughFreeMemory):
 			reason = v1alpha1.ReasonInsufficientMemory
-			why = append(why, host.Name+": "+memoryText(refusal))
-		case errors.Is(refusal, xenapi.ErrHostDisabled):
-			why = append(why, host.Name+": disabled")
+			why = append(why, fit.Host.Name+": "+memoryText(refusal))
 		case xenapi.CodeOf(refusal) != "":
-			why = append(why, host.Name+": "+string(xenapi.CodeOf(refusal)))
+			why = append(why, fit.Host.Name+": "+string(xenapi.CodeOf(refusal)))
 		}
 	}
 	return reconcile.Retry(reason, explained(err, strings.Join(why, "; ")))

@@ -53,7 +53,7 @@ func (f *Facts) moveWish() *wish {
 			return &wish{HostFit: fit, Why: "placement.host"}
 		}
 	}
-	if f.Want.Pinned || f.Want.Size == nil || sized(f) || !f.sizesNow() || f.heldByAnother() {
+	if f.Want.Pinned || f.Want.Size == nil || sized(f) || !f.isToRun() || !f.sizesNow() || f.heldByAnother() {
 		return nil
 	}
 	best := bestFit(f.placements(*f.Want.Size))
@@ -297,6 +297,9 @@ func (r *Run) diskMap(w *wish) map[xenapi.VDIRef]xenapi.SRRef {
 
 // whenMoveRefused says why the VM is not where it is to be. Nothing was touched, and everything else is as asked.
 func whenMoveRefused(f *Facts, _ time.Time) (Plan, bool) {
+	if problem := f.Want.HostProblem; problem != nil {
+		return stop(reconcile.Done().Because(problem.Reason, problem.Message).After(recheckAfter))
+	}
 	w := f.moveWish()
 	if w == nil {
 		return undecided()
@@ -329,6 +332,9 @@ func (f *Facts) moveText(w *wish, found []obstacle) string {
 
 // pendingMove lists a move that is not carried out yet.
 func pendingMove(f *Facts, add adder) {
+	if problem := f.Want.HostProblem; problem != nil {
+		add("placement.host", v1alpha1.RequiresHold, "%s", cut(problem.Message, maxText))
+	}
 	w := f.moveWish()
 	if w == nil {
 		return

@@ -79,6 +79,9 @@ func (f *Facts) placement(host *Host, size Size) HostFit {
 		fit.Reason = firstNonEmpty(fit.Reason, reason)
 		fit.Why = append(fit.Why, fmt.Sprintf(format, args...))
 	}
+	if f.Want.Pinned && host.Ref != f.Want.Host {
+		lacks(v1alpha1.ReasonNoHostAvailable, "not the host that placement.pin names")
+	}
 	here := f.VM != nil && f.VM.Host == host.Ref && f.VM.Power != v1alpha1.PowerStateHalted
 	switch {
 	case !host.Live:
@@ -103,7 +106,11 @@ func (f *Facts) placement(host *Host, size Size) HostFit {
 	}
 	fit.Moves, fit.Missing = f.diskMoves(host)
 	for _, disk := range fit.Missing {
-		lacks(v1alpha1.ReasonInsufficientStorage, "does not see %s, and no other storage repository there can take disk %s", disk.VDI.SRName, disk.title())
+		text := fmt.Sprintf("does not see %s, where disk %s is", disk.VDI.SRName, disk.title())
+		if f.Move != nil { // it was looked up
+			text += ", and nothing that it sees can take it"
+		}
+		lacks(v1alpha1.ReasonNoHostAvailable, "%s", text)
 	}
 	return fit
 }

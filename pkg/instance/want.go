@@ -56,8 +56,10 @@ type Want struct {
 	OffTimeout   time.Duration
 	RestartToken string
 
-	Host   xenapi.HostRef // where to start; a preference unless Pinned
+	Host   xenapi.HostRef // where to be; a preference unless Pinned
 	Pinned bool
+	// HostProblem is why a preferred host cannot be had at all, nil if it can: it keeps nothing else from being done.
+	HostProblem *Problem
 
 	Deletion v1alpha1.DeletionPolicy
 
@@ -292,14 +294,16 @@ func (w *wanter) complete() bool {
 	return w.vm != nil && w.vm.Name != xencache.MarkName(w.in.Installation, keyOf(w.in.Object), xencache.RoleVM)
 }
 
-// placement resolves the host to start on.
+// placement resolves the host that the VM is to be on. A preference that cannot be had keeps nothing back, but it is said.
 func (w *wanter) placement(spec *v1alpha1.XenInstanceSpec) {
 	if spec.Placement == nil || spec.Placement.Host == "" {
 		return
 	}
 	host, err := w.in.Resolver.Host(spec.Placement.Host)
-	if err != nil && !spec.Placement.Pin {
-		return // a preference that cannot be had is none
+	var problem *Problem
+	if !spec.Placement.Pin && errors.As(err, &problem) {
+		w.want.HostProblem = problem
+		return
 	}
 	if !w.note(err) {
 		w.want.Host, w.want.Pinned = host, spec.Placement.Pin

@@ -84,6 +84,8 @@ func (c *Call) Yield(f func(ctx context.Context) error) error {
 	c.Lock()
 	var known *Error
 	switch {
+	case err == nil && c.interrupted() == nil:
+		return c.failsMidway()
 	case err == nil:
 		return c.interrupted()
 	case errors.As(err, &known):

@@ -28,6 +28,7 @@ type Fault struct {
 	LoseEvents   bool     `json:"loseEvents,omitempty"`   // event.from answers without the events it should have had
 	SlowTask     float64  `json:"slowTask,omitempty"`     // operations take so many times as long
 	FailTask     bool     `json:"failTask,omitempty"`     // the error comes at the end of the operation's work, when its effect is undone or half done
+	Midway       bool     `json:"midway,omitempty"`       // the error comes while the operation works, so that it undoes what it has done
 	FullSR       bool     `json:"fullSR,omitempty"`       // storage calls find the SR full
 	Restart      bool     `json:"restart,omitempty"`      // the toolstack restarts once the call has begun
 	KillHost     string   `json:"killHost,omitempty"`     // the host of this name, uuid or reference dies once the call has begun
@@ -158,7 +159,7 @@ func (p *Pool) guarded(c *Call) (any, error) {
 			return nil, &DropConnection{}
 		case f.FullSR && allocates[c.Message.FullName()]:
 			return nil, Fail("SR_BACKEND_FAILURE_44", "", "There is insufficient space", "")
-		case f.Error != "" && !f.AfterEffect && !f.FailTask:
+		case f.Error != "" && !f.AfterEffect && !f.FailTask && !f.Midway:
 			return nil, Fail(f.Error, f.Params...)
 		}
 	}
@@ -169,6 +170,16 @@ func (p *Pool) guarded(c *Call) (any, error) {
 		}
 	}
 	return result, err
+}
+
+// failsMidway is the error that comes while the operation works, if one is planned.
+func (c *Call) failsMidway() error {
+	for _, f := range c.befallen {
+		if f.Midway && f.Error != "" {
+			return Fail(f.Error, f.Params...)
+		}
+	}
+	return nil
 }
 
 // killHost lets a host die; the pool is locked.
