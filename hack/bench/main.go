@@ -47,6 +47,12 @@ func main() {
 		}
 		return
 	}
+	if shrunk, err := asShrinker(); shrunk {
+		if err != nil {
+			log.Fatal("bench shrink: ", err)
+		}
+		return
+	}
 	if err := run(ctx, *out, *rounds, flag.Args()); err != nil {
 		log.Fatal("bench: ", err)
 	}
