@@ -281,7 +281,9 @@ func (s *snapshotScope) act(ctx context.Context, step *snapshot.Step) error {
 func captureFailed(err error) reconcile.Outcome {
 	switch {
 	case errors.Is(err, xenapi.ErrSRBackendSnapshotChainTooLong):
-		return reconcile.Wait(v1alpha1.ReasonChainTooLong, "the storage refuses: "+err.Error()).After(time.Minute)
+		return reconcile.Wait(v1alpha1.ReasonChainTooLong, fmt.Sprintf(
+			"too many snapshots stand behind a disk of the VM, so the storage takes no more (%v); delete old ones: the storage then shortens the chain by and by, and this one is taken",
+			err)).After(time.Minute)
 	case errors.Is(err, xenapi.ErrLicenceRestriction), errors.Is(err, xenapi.ErrRBACPermissionDenied):
 		return reconcile.Terminal(v1alpha1.ReasonPermissionDenied, err.Error()).After(15 * time.Minute)
 	case errors.Is(err, xenapi.ErrOperationBlocked):

@@ -87,7 +87,7 @@ type Disk struct {
 	SR     xenapi.SRRef
 	// Drive says that it is the config drive.
 	Drive bool
-	// Links is how many disks stand behind it in its chain at least.
+	// Links is how many disks stand behind it in its chain, as far as the storage tells.
 	Links int
 	// Shared says that somebody else uses the disk too.
 	Shared   bool
@@ -174,7 +174,7 @@ func observeDisks(v xencache.View, vm xenapi.VMRef) []Disk {
 		device, _ := strconv.ParseInt(vbd.UserDevice, 10, 32) // what is no number is at the first position
 		disk := Disk{
 			Name: marks.Disk, Device: int32(device), Ref: vbd.VDI, UUID: vdi.UUID, Size: vdi.VirtualSize, SR: vdi.SR,
-			Drive: marks.Role == xencache.RoleConfigDrive, Links: links(v, vbd.VDI, vdi), Snapshot: vdi.IsASnapshot, Bootable: vbd.Bootable,
+			Drive: marks.Role == xencache.RoleConfigDrive, Links: links(v, vdi), Snapshot: vdi.IsASnapshot, Bootable: vbd.Bootable,
 		}
 		switch {
 		case vbd.UserDevice == rootDevice:
@@ -197,9 +197,9 @@ func observeDisks(v xencache.View, vm xenapi.VMRef) []Disk {
 // parentKey is where VHD storage drivers name the disk behind a disk.
 const parentKey = "vhd-parent"
 
-// links counts the disks behind a disk: those that the storage names, or its living snapshots, each of which is one at
-// least.
-func links(v xencache.View, ref xenapi.VDIRef, vdi *xenapi.VDI) int {
+// links counts the disks behind a disk, as far as the storage names them. Living snapshots tell nothing: many may stand on
+// one base, and bases stay for a while when their snapshots are gone. A storage that names no parents refuses by itself.
+func links(v xencache.View, vdi *xenapi.VDI) int {
 	named := 0
 	for at := vdi; at != nil && named <= maxLinks; named++ {
 		parent := at.SMConfig[parentKey]
@@ -208,7 +208,7 @@ func links(v xencache.View, ref xenapi.VDIRef, vdi *xenapi.VDI) int {
 		}
 		_, at = v.VDIByUUID(parent)
 	}
-	return max(named, len(v.VDISnapshotsOf(ref)))
+	return named
 }
 
 // Root returns the root disk, nil without one.
