@@ -3,13 +3,11 @@ package instance
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/xenapi"
-	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 // prepareRescue makes the rescue VM while the instance's own VM is as it was: whatever can fail comes here. The rescue VM
@@ -296,53 +294,6 @@ func (f *Facts) restoresPower() bool {
 		return ran
 	}
 	return f.Want.Power == v1alpha1.PowerStateRunning
-}
-
-// rescueProblems is why a rescue is not begun. Nothing has been touched then.
-func (f *Facts) rescueProblems() []Problem {
-	problems := slices.Clone(f.Want.Rescue.Problems)
-	add := func(reason string, passing bool, format string, args ...any) {
-		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
-	}
-	vm := f.VM
-	if vm.Power == v1alpha1.PowerStateSuspended || vm.Power == v1alpha1.PowerStatePaused {
-		add(v1alpha1.ReasonIllegalTransition, false,
-			"a VM that is %s cannot be rescued: what it has in memory would not fit its disks any more; set powerState to Running or Halted first", vm.Power)
-	}
-	if text, blocked := vm.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked && f.running() {
-		add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it cannot be stopped for a rescue: %s", text)
-	}
-	if j := f.resizeJournal(); j != nil {
-		add(v1alpha1.ReasonInstanceBusy, true, "resize %s of the VM is not over: set resize.confirm to it, or flavorRef back to %s, first",
-			j.ID, orElse(j.From.Flavor, "what it was"))
-	} else if vm.OtherConfig[xencache.MarkJournal] != "" {
-		add(v1alpha1.ReasonInstanceBusy, true, "another operation on the VM is not over: its journal is there")
-	}
-	if minimum := f.Want.Rescue.MinMemory; minimum > vm.Size.Memory {
-		add(v1alpha1.ReasonRescueImageUnsuitable, false, "image %s needs %s of memory and the VM has %s; name a smaller image in rescue.imageRef",
-			f.Want.Rescue.Image, bytesText(minimum), bytesText(vm.Size.Memory))
-	}
-	if len(f.loanable()) == 0 {
-		add(v1alpha1.ReasonDiskNotFound, false, "the VM has no disk that could be repaired")
-	}
-	if !f.hasRoomForRescue() {
-		add(v1alpha1.ReasonInsufficientMemory, true, "no host has %s of memory free for the rescue VM", bytesText(vm.Size.Memory))
-	}
-	return problems
-}
-
-// hasRoomForRescue reports whether a host will have the memory once the VM is off, as far as the hosts' figures tell.
-func (f *Facts) hasRoomForRescue() bool {
-	if len(f.Hosts) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(f.Hosts, func(h Host) bool {
-		free := h.MemoryFree
-		if f.running() && f.VM.HostName == h.Name {
-			free += f.VM.Size.Memory
-		}
-		return h.Enabled && (h.MemoryFree == 0 || free >= f.VM.Size.Memory)
-	})
 }
 
 // asRescue are the facts with the rescue VM in the place of the instance's own, for what is the same with both.

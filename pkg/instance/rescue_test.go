@@ -180,6 +180,18 @@ func TestRescueDecisions(t *testing.T) {
 			facts: given(wanting(func(w *Want) { w.Power = halted }), complete(halted), asking, func(f *Facts) { f.Hosts[0].MemoryFree = gib }),
 			kind:  reconcile.KindWait, reason: v1alpha1.ReasonInsufficientMemory,
 		},
+		"the storage is full": {
+			facts: given(complete(running), asking, wanting(func(w *Want) { w.Rescue.storage = &rescueStorage{Name: "local", Free: driveSize - 1} })),
+			kind:  reconcile.KindWait, reason: v1alpha1.ReasonInsufficientStorage,
+		},
+		"the image is larger than the room on the storage": {
+			facts: given(complete(running), asking, wanting(func(w *Want) { w.Rescue.storage = &rescueStorage{Name: "local", Free: gib, Needed: gib} })),
+			kind:  reconcile.KindWait, reason: v1alpha1.ReasonInsufficientStorage,
+		},
+		"the storage does not tell": {
+			facts: given(complete(running), asking, wanting(func(w *Want) { w.Rescue.storage = &rescueStorage{Name: "local", Free: -1, Needed: gib} })),
+			steps: "RememberOriginal",
+		},
 		"the VM's own memory will be free": {
 			facts: given(complete(running), asking, having(func(vm *VM) { vm.HostName = "xs1" }), func(f *Facts) { f.Hosts[0].MemoryFree = gib }),
 			steps: "RememberOriginal",

@@ -33,6 +33,8 @@ type WantRescue struct {
 	Generated bool
 	// Problems keep the rescue from being begun; nothing else.
 	Problems []Problem
+	// storage is where the rescue VM's own disks would go, nil if that is not known.
+	storage *rescueStorage
 }
 
 // RescueImage is an image that is ready on the pool.
@@ -67,10 +69,12 @@ func (w *wanter) rescue(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 	w.want.Rescue = want
 }
 
-// rescueTemplate finds the template that a rescue under way was begun with, and whether somebody clones it.
+// rescueTemplate finds the template that a rescue under way was begun with, and whether somebody clones it. Before one is
+// begun it looks for room.
 func (f *Facts) rescueTemplate(v xencache.View, executor *Executor) {
 	j := f.journal()
 	if j == nil {
+		f.observeRescueStorage(v)
 		return
 	}
 	f.Want.Rescue.Template = nil
@@ -133,12 +137,11 @@ func rescueVMMarked(f *Facts) bool {
 	return f.Me.Owns(marks) && marks.Role == xencache.RoleRescueVM && marks.Self == f.Rescue.UUID
 }
 
-// makeRescueVM clones the image. Where its disk is on storage of one host, and the disks to be repaired elsewhere, it is
-// copied there: no host could run the two together.
+// makeRescueVM clones the image, or copies it to where the disks to be repaired are.
 func makeRescueVM(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	template, name := r.Want.Rescue.Template, r.Me.rescueMarkName()
-	if loans := r.loanable(); !template.RootShared && len(loans) > 0 && loans[0].VDI.SR != template.RootSR {
-		task, err := r.Client.VM.CopyAsync(ctx, template.Ref, name, loans[0].VDI.SR)
+	if sr, copied := r.rescueSR(template); copied {
+		task, err := r.Client.VM.CopyAsync(ctx, template.Ref, name, sr)
 		return task, r.doing(err, "copy the rescue image %s", template.Name)
 	}
 	task, err := r.Client.VM.CloneAsync(ctx, template.Ref, name)
