@@ -11,11 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/go-logr/logr"
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/controllers"
 	"github.com/kubexen/kubexen/pkg/disk"
