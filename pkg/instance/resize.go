@@ -222,7 +222,7 @@ func rootThere(f *Facts) bool { return f.VM.rootDisk() != nil }
 // rootSmall reports whether the root disk is smaller than asked for.
 func (f *Facts) rootSmall() bool {
 	want, root := f.wantRoot(), f.VM.rootDisk()
-	return want != nil && root != nil && root.VDI.Size < want.Size && !f.arriving(incomingRestored)
+	return want != nil && root != nil && root.VDI.Size < want.Size && !f.arriving(incomingRestored) && !pointWanted(f)
 }
 
 // sizeRounding is how much larger than asked for storage may make a disk.
