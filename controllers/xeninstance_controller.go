@@ -46,6 +46,8 @@ type instanceReconciler struct {
 	pools        *pool.Registry
 	installation string
 	executor     *instance.Executor
+	stores       transfer.Stores
+	backups      *backups
 	runner       transfer.Runner
 	scratch      transfer.Scratch
 }
@@ -66,7 +68,7 @@ func setupInstance(s *shared) error {
 	}
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
-		runner: s.runner, scratch: s.scratch,
+		runner: s.runner, scratch: s.scratch, stores: s.stores, backups: newBackups(),
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
@@ -267,6 +269,7 @@ func (s *instanceScope) run(ctx context.Context) *instance.Run {
 		RescueSeed: s.rescueSeed, DropRescueSecret: s.dropRescueSecret,
 		Tasks:       poolTasks{s.pool, s.key()},
 		Copier:      s.copier(),
+		Restorer:    s.restorer(),
 		Sync:        s.catchUp,
 		ClaimWriter: s.pool.ClaimWriter,
 		StepTaken: func(step string, err error, took time.Duration) {
@@ -299,6 +302,9 @@ func (s *instanceScope) report() {
 		Percent: s.r.executor.Percent(s.key(), poolTasks{s.pool, s.key()}),
 	}
 	if percent := s.facts.CopyPercent(); percent != nil {
+		report.Percent = percent
+	}
+	if percent := s.facts.RestorePercent(); percent != nil {
 		report.Percent = percent
 	}
 	if bootstrap := s.Object.Spec.Bootstrap; bootstrap != nil && bootstrap.GeneratePassword && s.facts.VM != nil {
@@ -342,6 +348,7 @@ func (s *instanceScope) letGo(ctx context.Context) {
 		return
 	}
 	s.r.executor.Forget(s.key())
+	s.r.backups.forget(s.Object.UID)
 	if s.pool != nil {
 		s.pool.Forget(s.key())
 	}

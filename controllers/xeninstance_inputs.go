@@ -43,6 +43,10 @@ func (s *instanceScope) gather(ctx context.Context) (*instance.Inputs, error) {
 	if s.Object.Spec.Source.SnapshotRef != nil {
 		return in, s.gatherSnapshot(ctx, in, resolver)
 	}
+	if s.Object.Spec.Source.Backup != nil {
+		s.gatherBackup(ctx, in)
+		return in, nil
+	}
 	return in, s.gatherImage(ctx, in, resolver)
 }
 

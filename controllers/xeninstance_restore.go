@@ -74,7 +74,7 @@ func uploadHint(status *v1alpha1.XenSnapshotStatus) string {
 	if status.Upload == nil || status.Upload.Manifest == "" {
 		return "; take one of an instance that is"
 	}
-	return "; it was uploaded, make a XenImage of a file of status.upload"
+	return "; it was uploaded, name its manifest in source.backup: " + status.Upload.Manifest
 }
 
 // capturedUsage is what an instance without a flavor takes of its pool: what its VM has.
@@ -88,8 +88,17 @@ func (s *instanceScope) capturedUsage(object *v1alpha1.XenInstance, usage *pool.
 			usage.Memory = applied.Memory.Value()
 		}
 	}
-	if object.UID != s.Object.UID || s.inputs == nil || s.inputs.ImageTemplate == "" {
+	if root := object.Status.RootDisk; root != nil && root.Size != nil {
+		usage.Storage = root.Size.Value()
+	}
+	if object.UID != s.Object.UID || s.inputs == nil {
 		return
+	}
+	if backup := s.inputs.Backup; backup != nil {
+		usage.VCPUs, usage.Memory, usage.Storage = int32(backup.Size.MaxVCPUs), backup.Size.Memory, 0
+		for _, disk := range backup.Disks {
+			usage.Storage += disk.Size
+		}
 	}
 	s.pool.Cache.View(func(v xencache.View) {
 		if _, record := v.VMByUUID(s.inputs.ImageTemplate); record != nil {

@@ -314,12 +314,14 @@ const (
 	ReasonChainTooLong = "ChainTooLong"
 	// ReasonFormatUnsupported says the pool cannot write the format, or no image is imported from it.
 	ReasonFormatUnsupported = "FormatUnsupported"
-	// ReasonInvalidManifest says a manifest is in the place of the upload's that cannot be read.
+	// ReasonInvalidManifest says the manifest of an upload cannot be read, or describes no VM that could be made.
 	ReasonInvalidManifest = "InvalidManifest"
 	// ReasonSnapshotNotFound says the spec names no XenSnapshot.
 	ReasonSnapshotNotFound = "SnapshotNotFound"
 	// ReasonSnapshotNotReady says the XenSnapshot exists but cannot be used for this yet, or no more.
 	ReasonSnapshotNotReady = "SnapshotNotReady"
+	// ReasonRestoring says the disks of a VM are being restored from a backup.
+	ReasonRestoring = "Restoring"
 	// ReasonSnapshotInUse says something is still being made of the XenSnapshot, which stays until that is done.
 	ReasonSnapshotInUse = "SnapshotInUse"
 )

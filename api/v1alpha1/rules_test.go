@@ -96,7 +96,8 @@ var ruleCases = map[string]map[string][]ruleCase{
 				refuse: `spec: {source: {templateName: null, templateUUID: 06fda4a9-93be-c816-cffc-cf4852227f3b}}`,
 			},
 		},
-		"flavorRef is required unless source is existing or snapshotRef, which have a size of their own": {
+		"flavorRef is required unless source is existing, snapshotRef or backup, which have a size of their own": {
+			{object: "xeninstance-backup-http", accept: `spec: {flavorRef: null}`, refuse: `spec: {flavorRef: null, source: {backup: null, templateName: a}}`},
 			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {snapshotRef: null, templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {flavorRef: {name: other}}`, refuse: `spec: {flavorRef: null}`},
 			{object: "xeninstance-existing", update: true, accept: `spec: {flavorRef: {name: medium}}`, refuse: `spec: {source: {existing: null, templateName: a}}`},
@@ -120,7 +121,16 @@ var ruleCases = map[string]map[string][]ruleCase{
 		"the name of a XenInstance has at most 63 characters: it is the guest's host name": {
 			{object: "xeninstance-iso", accept: `metadata: {name: ` + strings.Repeat("a", 63) + `}`, refuse: `metadata: {name: ` + strings.Repeat("a", 64) + `}`},
 		},
-		"exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, iso or existing": {
+		"exactly one of s3 and http must be set": {
+			{object: "xeninstance-backup-http", accept: `spec: {source: {backup: {manifestSHA256: "` + digits(64) + `"}}}`, refuse: `spec: {source: {backup: {http: null}}}`},
+		},
+		s3EndpointRule: {
+			{object: "xeninstance-backup-s3", accept: `spec: {source: {backup: {s3: {endpoint: "https://a/"}}}}`, refuse: `spec: {source: {backup: {s3: {endpoint: "https://a#b"}}}}`},
+		},
+		urlRule: {
+			{object: "xeninstance-backup-http", accept: `spec: {source: {backup: {http: {url: "https://a/manifest.json"}}}}`, refuse: `spec: {source: {backup: {http: {url: "ftp://a/b"}}}}`},
+		},
+		"exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, backup, iso or existing": {
 			{object: "xeninstance-snapshot", accept: `spec: {flavorRef: {name: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: null, templateName: a}}`, refuse: `spec: {source: {templateName: a}}`},
 			{object: "xeninstance-iso", accept: `spec: {source: {iso: {name: a}}}`, refuse: `spec: {source: {iso: null}}`},

@@ -8,7 +8,7 @@ import (
 // XenInstanceSpec is a VM as its user wants it.
 // +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef",message="poolRef is immutable"
 // +kubebuilder:validation:XValidation:rule="self.source == oldSelf.source",message="source is immutable"
-// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.source.snapshotRef) || has(self.flavorRef)",message="flavorRef is required unless source is existing or snapshotRef, which have a size of their own"
+// +kubebuilder:validation:XValidation:rule="has(self.source.existing) || has(self.source.snapshotRef) || has(self.source.backup) || has(self.flavorRef)",message="flavorRef is required unless source is existing, snapshotRef or backup, which have a size of their own"
 // +kubebuilder:validation:XValidation:rule="!has(self.adoption) || has(self.source.existing)",message="adoption needs source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.bootstrap)",message="bootstrap is for new VMs: it cannot stand with source.existing"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.existing) || !has(self.recreatePolicy) || self.recreatePolicy == 'Never'",message="recreatePolicy IfMissing cannot stand with source.existing: there is nothing to make the VM from"
@@ -29,8 +29,8 @@ type XenInstanceSpec struct {
 	RecreatePolicy RecreatePolicy `json:"recreatePolicy,omitempty"`
 
 	// flavorRef names the XenFlavor whose size the VM has. A change is a resize: what the guest allows is changed while
-	// it runs, the rest at the next boot. Required unless source is existing or snapshotRef: absent then means the VM
-	// keeps the size that it has, or had when it was captured.
+	// it runs, the rest at the next boot. Required unless source is existing, snapshotRef or backup: absent then means the
+	// VM keeps the size that it has, or had when it was captured.
 	// +optional
 	FlavorRef *FlavorReference `json:"flavorRef,omitempty"`
 
@@ -147,7 +147,7 @@ type XenInstanceSpec struct {
 }
 
 // InstanceSource is what a VM is made from, or which VM it is; exactly one of its fields is set.
-// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.snapshotRef), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, iso or existing"
+// +kubebuilder:validation:XValidation:rule="[has(self.imageRef), has(self.templateName), has(self.templateUUID), has(self.snapshotRef), has(self.backup), has(self.iso), has(self.existing)].exists_one(set, set)",message="exactly one source must be set: imageRef, templateName, templateUUID, snapshotRef, backup, iso or existing"
 type InstanceSource struct {
 	// imageRef names an image; the VM gets a copy of it.
 	// +optional
@@ -170,6 +170,12 @@ type InstanceSource struct {
 	// live as long as the VM. Without networks it gets the interfaces that were captured, with MAC addresses of its own.
 	// +optional
 	SnapshotRef *SnapshotReference `json:"snapshotRef,omitempty"`
+
+	// backup is an uploaded snapshot with its manifest.json; the VM is rebuilt from it on this pool: with all disks, as with
+	// snapshotRef, and without networks with the interfaces and MAC addresses that were captured, on the networks of the
+	// same names.
+	// +optional
+	Backup *BackupSource `json:"backup,omitempty"`
 
 	// iso makes a VM with an empty root disk that boots from an ISO.
 	// +optional

@@ -22,6 +22,8 @@ var build = Sequence{
 	{Name: "MarkVM", Holds: vmMarked, Act: markVM},                     // the clone has the template's other_config
 	{Name: "SizeVM", Holds: sized, Act: applySize},                     // CPUs and memory, while it is off
 	{Name: "LeaveTemplates", Holds: notATemplate, Act: leaveTemplates}, // the clone of a template is a template
+	{Name: stepRestoreDisks, Holds: disksRestored, Act: beginRestores},  // those of a backup
+	{Name: stepRestoreDisks, Holds: disksRestored, Act: beginRestores},  // those of a backup
 	{Name: "MakeDisks", Holds: disksMade, Act: makeDisks},              // those that the template does not bring along
 	{Name: "MarkDisks", Holds: disksMarked, Act: markDisks},
 	{Name: "GrowDisks", Holds: disksLarge, Act: growDisks},
@@ -59,17 +61,26 @@ func whenMissing(f *Facts, _ time.Time) (Plan, bool) {
 const cloneRecheck = 30 * time.Second
 
 // whenBuilding goes on with a VM that is not complete.
-func whenBuilding(f *Facts, _ time.Time) (Plan, bool) {
+func whenBuilding(f *Facts, now time.Time) (Plan, bool) {
 	if !f.building() {
 		return undecided()
 	}
 	if problems := append(slices.Clone(f.Want.Problems), unfit(f)...); len(problems) > 0 {
 		return stop(blockedBy(problems))
 	}
+	if waiting := f.restoring(now); waiting != nil && disksRestoredNext(f) {
+		return Plan{Operation: operationCreate, Outcome: *waiting}, true
+	}
 	if steps := build.Next(f); len(steps) > 0 {
 		return Plan{Operation: operationCreate, Steps: steps}, true
 	}
 	return undecided()
+}
+
+// disksRestoredNext reports whether the restore is what the VM waits for: what comes before it is done.
+func disksRestoredNext(f *Facts) bool {
+	steps := build.Next(f)
+	return len(steps) > 0 && steps[0].Name == stepRestoreDisks
 }
 
 // unfit are the reasons for which no host of the pool could ever run the VM.
@@ -141,6 +152,9 @@ func (f *Facts) wantRoot() *WantDisk {
 // that is empty, from the ISO. The record carries the marks, so one call makes it findable.
 func (r *Run) makeEmptyVM(ctx context.Context, name string) (xenapi.TaskRef, error) {
 	size := r.Want.Size
+	if size == nil && r.Want.Source.Backup != nil {
+		size = &r.Want.Source.Backup.Size
+	}
 	if size == nil {
 		size = &Size{VCPUs: 1, MaxVCPUs: 1, MinMemory: 1 << 30, Memory: 1 << 30, MaxMemory: 1 << 30}
 	}
@@ -151,6 +165,10 @@ func (r *Run) makeEmptyVM(ctx context.Context, name string) (xenapi.TaskRef, err
 	}
 	if r.Want.Source.Firmware == v1alpha1.FirmwareUEFI {
 		boot["firmware"] = "uefi"
+	}
+	if backup := r.Want.Source.Backup; backup != nil {
+		maps.Copy(boot, backup.BootParams)
+		maps.Copy(platform, backup.Platform)
 	}
 	if size.CoresPerSocket > 0 {
 		platform[platformCores] = strconv.FormatInt(size.CoresPerSocket, 10)

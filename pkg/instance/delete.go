@@ -55,6 +55,8 @@ func whenDeleting(f *Facts, now time.Time) (Plan, bool) {
 		return f.endResizeForDeletion(), true
 	case f.moveJournal() != nil: // or nobody would know whose the disks are
 		return f.settleMove(), true
+	case len(f.Restores) > 0:
+		return Plan{Operation: operationDelete, Steps: []Step{stopRestoreStep}}, true
 	case f.VM == nil:
 		return clearUp(f), true
 	case f.Owner != "" || !f.Me.Owns(f.VM.Marks) && !f.building():
@@ -70,6 +72,8 @@ func (f *Facts) deletionPlan(now time.Time) Plan {
 	switch {
 	case len(f.Twins) > 0 && f.unfinished(&f.Twins[0]):
 		return Plan{Steps: []Step{{Name: "DiscardTwin", Holds: noTwins, Act: discardTwin}}}
+	case f.unfinished(f.VM) && len(f.looseRestored()) > 0:
+		return Plan{Steps: []Step{discardRestoredStep}}
 	case f.unfinished(f.VM):
 		return Plan{Steps: []Step{{Name: "DiscardVM", Holds: func(f *Facts) bool { return f.VM == nil }, Act: discardVM}}}
 	case f.Want.Deletion == v1alpha1.DeletionOrphan:
@@ -140,7 +144,7 @@ func leftovers(f *Facts) []VDI {
 		if vdi.Users > 0 {
 			continue
 		}
-		temporary := vdi.Marks.Role == xencache.RoleConfigDrive || (vdi.Marks.Role == xencache.RoleNewRoot && vdi.mine())
+		temporary := vdi.Marks.Role == xencache.RoleConfigDrive || vdi.Marks.Role == xencache.RoleImport || (vdi.Marks.Role == xencache.RoleNewRoot && vdi.mine())
 		if temporary || (f.Want.Deletion == v1alpha1.DeletionDelete && f.goesWithVM(&vdi)) {
 			going = append(going, vdi)
 		}

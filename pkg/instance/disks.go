@@ -57,7 +57,9 @@ func (f *Facts) diskFor(want WantDisk) *VDI {
 
 // missingDisks are the entries without a disk that we are to make.
 func missingDisks(f *Facts) []WantDisk {
-	return f.disksWhere(func(want WantDisk) bool { return !want.foreign() && !want.Cloned && f.diskFor(want) == nil })
+	return f.disksWhere(func(want WantDisk) bool {
+		return !want.foreign() && !want.Cloned && want.Backup == "" && f.diskFor(want) == nil
+	})
 }
 
 // unmarkedDisks are disks of ours that do not carry all their marks yet.

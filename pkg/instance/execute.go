@@ -26,6 +26,8 @@ type Run struct {
 	RescueSeed func(context.Context) (Seed, error)
 	// DropRescueSecret deletes the Secret with the generated password of the rescue VM.
 	DropRescueSecret func(context.Context) error
+	// Restorer makes disks of a backup.
+	Restorer Restorer
 	// Copier makes smaller copies of the root disk.
 	Copier Copier
 	// Now is the time of this pass.

@@ -38,6 +38,8 @@ type Facts struct {
 	UnknownClone bool
 	// OldFills are the tasks of earlier attempts to fill the config drive, which a crash has left.
 	OldFills []xenapi.TaskRef
+	// Restores are the disks of a backup that this process makes, or has made, by their names there.
+	Restores map[string]RestoreState
 	// Hosts are the pool's hosts, for placement.
 	Hosts []Host
 	// RestorePoints are root disks as they were before a resize. Copies are those of them, and of the root disk, that have

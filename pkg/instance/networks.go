@@ -28,6 +28,7 @@ func MAC(installation string, owner xencache.Key, nic string) string {
 func (w *wanter) nics(spec *v1alpha1.XenInstanceSpec) {
 	w.want.NICsListed = spec.Source.Existing == nil && !(w.complete() && asCaptured(spec)) || len(spec.Networks) > 0
 	w.capturedNICs()
+	w.backupNICs()
 	key := keyOf(w.in.Object)
 	for _, entry := range spec.Networks {
 		nic := WantNIC{Name: entry.Name, MAC: strings.ToLower(entry.MAC)}

@@ -14,7 +14,7 @@ import (
 // Observe gathers the facts about one instance. It reads memory only: the pool's objects are there already. Names are
 // resolved between two looks at them; what changes in between comes as an event.
 func Observe(cache *xencache.Cache, in *Inputs, executor *Executor) *Facts {
-	f := &Facts{Me: me(in), Prior: in.Object.Status, Copy: in.Copy, CopyProblem: in.CopyProblem}
+	f := &Facts{Me: me(in), Prior: in.Object.Status, Copy: in.Copy, CopyProblem: in.CopyProblem, Restores: in.Restores}
 	cache.View(func(v xencache.View) {
 		f.find(v, in)
 		f.findRescue(v)

@@ -95,7 +95,7 @@ func (t *Template) impliedName(device string) string {
 
 // asCaptured reports whether the VM has the interfaces that were captured: the spec lists none of its own.
 func asCaptured(spec *v1alpha1.XenInstanceSpec) bool {
-	return spec.Source.SnapshotRef != nil && len(spec.Networks) == 0
+	return (spec.Source.SnapshotRef != nil || spec.Source.Backup != nil) && len(spec.Networks) == 0
 }
 
 // capturedNICs works out the interfaces of a VM that is made of a snapshot. Their addresses are new ones: the VM that was

@@ -79,9 +79,10 @@ type Problem struct {
 // Error makes a Problem an error, for resolvers.
 func (p *Problem) Error() string { return p.Message }
 
-// Source is where the VM comes from; exactly one of Template, ISO and ExistingUUID is set once it is resolved.
+// Source is where the VM comes from; exactly one of Template, Backup, ISO and ExistingUUID is set once it is resolved.
 type Source struct {
 	Template     *Template
+	Backup       *Backup
 	ISO          xenapi.VDIRef
 	Firmware     v1alpha1.Firmware
 	ExistingUUID string
@@ -119,6 +120,8 @@ type WantDisk struct {
 	ShrinkTo int64 // bytes; a larger disk is made as small as this, 0 leaves it
 	SR       xenapi.SRRef
 	Bootable bool
+	// Backup is the name of the disk of a backup that it is made of, "" for none.
+	Backup string
 	// Cloned says that the disk comes with the clone of the template, so it is found at its device, not made.
 	Cloned bool
 	// VDI is a disk that was there before us; it is attached, and never marked, grown or destroyed.
@@ -161,7 +164,10 @@ type Inputs struct {
 	// ImageTemplate is the uuid of the template that holds the image, or of the snapshot, if that is the source and ready.
 	ImageTemplate string
 	Image         *v1alpha1.XenImageSpec
-	// ImageProblem is why the image or snapshot cannot be used; it matters only until the VM is made.
+	// Backup is what the manifest describes that the source names; Restores are its disks that this process has begun.
+	Backup   *Backup
+	Restores map[string]RestoreState
+	// ImageProblem is why the image, snapshot or backup cannot be used; it matters only until the VM is made.
 	ImageProblem *Problem
 	// RescueImage is the image of the rescue that the spec asks for, nil if it is not ready; RescueProblems say why, and
 	// what else keeps a rescue from being begun.
@@ -243,6 +249,16 @@ func (w *wanter) source(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 		return
 	}
 	if w.complete() {
+		return
+	}
+	if source.Backup != nil {
+		switch {
+		case w.in.ImageProblem != nil:
+			w.want.Problems = append(w.want.Problems, *w.in.ImageProblem)
+		case w.in.Backup == nil:
+			w.want.Problems = append(w.want.Problems, Problem{Reason: v1alpha1.ReasonRestoring, Message: "the backup is not read yet", Passing: true})
+		}
+		w.want.Source.Backup = w.in.Backup
 		return
 	}
 	if source.ISO != nil {

@@ -25,6 +25,7 @@ func (w *wanter) disks(spec *v1alpha1.XenInstanceSpec) {
 		w.dataDisk(spec, &spec.Disks[i])
 	}
 	w.brought(spec)
+	w.backedUp(spec)
 	if w.in.Flavor != nil && spec.Source.Existing == nil {
 		w.scratch("ephemeral", w.in.Flavor.Spec.EphemeralDisk)
 		w.scratch("swap", w.in.Flavor.Spec.SwapDisk)
@@ -54,6 +55,9 @@ func (w *wanter) root(spec *v1alpha1.XenInstanceSpec) {
 			w.repository(named, &root.SR)
 		}
 	default:
+		if backup := w.want.Source.Backup.root(); backup != nil {
+			root.Backup, root.Size = backup.Name, max(root.Size, backup.Size)
+		}
 		if template != nil {
 			w.provisioned(template, &root)
 		}
@@ -127,6 +131,9 @@ func (w *wanter) dataDisk(spec *v1alpha1.XenInstanceSpec, entry *v1alpha1.Disk) 
 		disk.Size = entry.Size.Value()
 		if !w.has(entry.Name) && w.repository(firstNonEmpty(entry.StorageRepository, placementRepository(spec)), &disk.SR) {
 			return
+		}
+		if backup := w.want.Source.Backup.named(entry.Name); backup != nil {
+			disk.Backup, disk.Device = backup.Name, backup.Device
 		}
 	}
 	w.want.Disks = append(w.want.Disks, disk)

@@ -33,6 +33,18 @@ type Manifest struct {
 	NICs        []ManifestNIC        `json:"nics,omitempty"`
 	// File holds all disks where the format is one archive for all.
 	File *ManifestFile `json:"file,omitempty"`
+	// Parent is the upload that this one is the difference to.
+	Parent *ManifestParent `json:"parent,omitempty"`
+}
+
+// ManifestParent names the upload that another one is the difference to.
+type ManifestParent struct {
+	// Snapshot (namespace/name) and SnapshotUUID tell which one it is.
+	Snapshot     string `json:"snapshot"`
+	SnapshotUUID string `json:"snapshotUUID"`
+	// Manifest is where its manifest is, as a path relative to this one's; SHA256 is the digest of it.
+	Manifest string `json:"manifest"`
+	SHA256   string `json:"sha256"`
 }
 
 // ManifestVM is the shape of the VM.
@@ -54,9 +66,11 @@ type ManifestDisk struct {
 	// VDI is the uuid of the captured disk.
 	VDI string `json:"vdi"`
 	// Size is as the guest sees it, in bytes.
-	Size     int64         `json:"sizeBytes"`
-	Bootable bool          `json:"bootable,omitempty"`
-	File     *ManifestFile `json:"file,omitempty"`
+	Size     int64 `json:"sizeBytes"`
+	Bootable bool  `json:"bootable,omitempty"`
+	// Base is the uuid of the captured disk of the parent to which the file is the difference, "" if it holds the whole disk.
+	Base string        `json:"base,omitempty"`
+	File *ManifestFile `json:"file,omitempty"`
 }
 
 // ManifestFile is a file of the upload.

@@ -117,12 +117,16 @@ const maxManifest = 4 << 20
 
 // ReadManifest reads the manifest beside the files of an upload, and its digest.
 func ReadManifest(ctx context.Context, store imagestore.Store) (Manifest, string, error) {
+	return readManifest(ctx, store, ManifestName)
+}
+
+func readManifest(ctx context.Context, store imagestore.Store, name string) (Manifest, string, error) {
 	var manifest Manifest
-	object, err := store.Stat(ctx, ManifestName)
+	object, err := store.Stat(ctx, name)
 	if err != nil {
 		return manifest, "", err
 	}
-	body, err := store.Open(ctx, ManifestName, object, 0, -1)
+	body, err := store.Open(ctx, name, object, 0, -1)
 	if err != nil {
 		return manifest, "", err
 	}
@@ -132,7 +136,7 @@ func ReadManifest(ctx context.Context, store imagestore.Store) (Manifest, string
 		return manifest, "", err
 	}
 	if err := json.Unmarshal(text, &manifest); err != nil || manifest.Version < 1 {
-		return manifest, "", unreadable(store.Location(ManifestName))
+		return manifest, "", unreadable(store.Location(name))
 	}
 	return manifest, digestOf(text), nil
 }
