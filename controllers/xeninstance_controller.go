@@ -310,9 +310,10 @@ func (s *instanceScope) report() {
 	if bootstrap := s.Object.Spec.Bootstrap; bootstrap != nil && bootstrap.GeneratePassword && s.facts.VM != nil {
 		report.PasswordSecret = passwordSecretName(s.Object.Name)
 	}
-	before := rescuedReason(s.Object)
+	before, prior := rescuedReason(s.Object), s.Object.Status
 	s.Object.Status = instance.Status(s.facts, report)
 	s.announceRescue(before)
+	s.announceResize(&prior, &s.Object.Status)
 }
 
 // bind writes the VM's uuid into the annotation that survives the loss of the status, once the VM carries our marks.
