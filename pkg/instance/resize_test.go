@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,23 @@ func TestSizeParts(t *testing.T) {
 			}
 			t.Errorf("%s is not among %+v", test.field, Pending(test.facts))
 		})
+	}
+}
+
+// TestResizeGuide: the guide has a line for each figure of a size.
+func TestResizeGuide(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/resize.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := []string{"rootDisk.size", "rootDisk.shrinkTo"}
+	for _, part := range sizeParts(given(complete(v1alpha1.PowerStateRunning))) {
+		fields = append(fields, part.field)
+	}
+	for _, field := range fields {
+		if !strings.Contains(string(guide), "`"+field+"`") {
+			t.Errorf("docs/resize.md does not say what a change of %s waits for", field)
+		}
 	}
 }
 
