@@ -18,16 +18,10 @@ const activationPoll = time.Second
 // glanceWriter sends the bytes of an image. Glance takes a body that broke off for complete when it knows no better, so
 // the body is chunked and its end is withheld until the commit.
 type glanceWriter struct {
-	store  *Glance
-	name   string
-	id     string
-	upload Upload
-	digest *digester
-	body   *outgoing
-	cancel context.CancelFunc
-
-	written   int64
-	committed bool
+	withheld
+	store *Glance
+	name  string
+	id    string
 }
 
 // Create implements Store. The context bounds the writing.
@@ -49,7 +43,7 @@ func (g *Glance) Create(ctx context.Context, name string, upload Upload) (Writer
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &glanceWriter{store: g, name: name, id: image.ID, upload: upload, cancel: cancel, digest: digesterOf(Digests{SHA256: "wanted", SHA512: "wanted"})}
+	w := &glanceWriter{withheld: withhold(upload, g.Location(name), cancel), store: g, name: name, id: image.ID}
 	w.body = send(-1, func(body io.ReadCloser) error { return w.put(ctx, body) })
 
 	return w, nil
@@ -65,50 +59,18 @@ func (w *glanceWriter) put(ctx context.Context, body io.ReadCloser) error {
 	})
 }
 
-// Write implements io.Writer.
-func (w *glanceWriter) Write(p []byte) (int, error) {
-	if w.upload.Size >= 0 && w.written+int64(len(p)) > w.upload.Size {
-		return 0, w.misused(fmt.Errorf("more than the %d bytes that were announced", w.upload.Size))
-	}
-	n, err := w.body.Write(p)
-	w.digest.write(p[:n])
-	w.written += int64(n)
-
-	return n, err
-}
-
-func (w *glanceWriter) misused(err error) error {
-	return &Error{Kind: Invalid, Op: "write", Target: w.store.Location(w.name), Err: err}
-}
-
 // Commit implements Writer.
 func (w *glanceWriter) Commit(ctx context.Context) (Object, error) {
-	if w.upload.Size >= 0 && w.written != w.upload.Size {
-		return Object{}, w.misused(fmt.Errorf("%d bytes were announced, %d were written", w.upload.Size, w.written))
-	}
-	stop := context.AfterFunc(ctx, w.cancel)
-	err := w.body.finish()
-	stop()
-	if err != nil {
+	if err := w.release(ctx); err != nil {
 		return Object{}, err
 	}
 	image, err := w.activated(ctx)
 	if err != nil {
 		return Object{}, err
 	}
-	object, ours := image.object(), w.digest.digests()
-	if object.Size >= 0 && object.Size != w.written {
-		return Object{}, w.damaged(fmt.Errorf("it has %d bytes, not %d", object.Size, w.written))
-	}
-	compared, err := ours.compare(object.Digests)
-	if err != nil {
-		return Object{}, w.damaged(err)
-	}
-	object.Digests, object.Confirmed = ours, compared
-	w.committed = true
-	w.cancel()
+	object := image.object()
 
-	return object, nil
+	return w.confirmed(object, object.Digests)
 }
 
 // activated waits until Glance has made the image active.
@@ -134,10 +96,6 @@ func (w *glanceWriter) activated(ctx context.Context) (*glanceImage, error) {
 			timer.Reset(activationPoll)
 		}
 	}
-}
-
-func (w *glanceWriter) damaged(why error) error {
-	return &Error{Kind: Damaged, Op: "upload", Target: w.store.Location(w.name), Err: why}
 }
 
 // Abort implements Writer. It deletes the image's record as well.

@@ -258,22 +258,16 @@ func (h *HTTP) Remove(ctx context.Context, name string) error {
 
 // httpWriter sends a file in one PUT whose end is withheld until the commit.
 type httpWriter struct {
-	store  *HTTP
-	name   string
-	upload Upload
-	digest *digester
-	body   *outgoing
-	cancel context.CancelFunc
-
-	told      Digests // in the answer to the PUT
-	written   int64
-	committed bool
+	withheld
+	store *HTTP
+	name  string
+	told  Digests // in the answer to the PUT
 }
 
 // Create implements Store. The context bounds the writing.
 func (h *HTTP) Create(ctx context.Context, name string, upload Upload) (Writer, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &httpWriter{store: h, name: name, upload: upload, cancel: cancel, digest: digesterOf(Digests{SHA256: "wanted", SHA512: "wanted"})}
+	w := &httpWriter{withheld: withhold(upload, h.Location(name), cancel), store: h, name: name}
 	size := upload.Size
 	if size <= 0 {
 		size = -1
@@ -303,31 +297,9 @@ func (w *httpWriter) put(ctx context.Context, size int64, body io.ReadCloser) er
 	return response.Body.Close()
 }
 
-// Write implements io.Writer.
-func (w *httpWriter) Write(p []byte) (int, error) {
-	if w.upload.Size >= 0 && w.written+int64(len(p)) > w.upload.Size {
-		return 0, w.misused(fmt.Errorf("more than the %d bytes that were announced", w.upload.Size))
-	}
-	n, err := w.body.Write(p)
-	w.digest.write(p[:n])
-	w.written += int64(n)
-
-	return n, err
-}
-
-func (w *httpWriter) misused(err error) error {
-	return &Error{Kind: Invalid, Op: "write", Target: w.store.Location(w.name), Err: err}
-}
-
 // Commit implements Writer. What a server does not tell cannot be compared: size and digest are where it tells them.
 func (w *httpWriter) Commit(ctx context.Context) (Object, error) {
-	if w.upload.Size >= 0 && w.written != w.upload.Size {
-		return Object{}, w.misused(fmt.Errorf("%d bytes were announced, %d were written", w.upload.Size, w.written))
-	}
-	stop := context.AfterFunc(ctx, w.cancel)
-	err := w.body.finish()
-	stop()
-	if err != nil {
+	if err := w.release(ctx); err != nil {
 		return Object{}, err
 	}
 	object, err := w.store.Stat(ctx, w.name)
@@ -337,33 +309,21 @@ func (w *httpWriter) Commit(ctx context.Context) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	if object.Size >= 0 && object.Size != w.written {
-		return Object{}, w.damaged(fmt.Errorf("it has %d bytes, not %d", object.Size, w.written))
+
+	return w.confirmed(object, w.told, object.Digests)
+}
+
+// Abort implements Writer. The server sees the connection break before the end. Where it may have taken the file although
+// its answer was lost, or another than was sent, the file is deleted.
+func (w *httpWriter) Abort(ctx context.Context) error {
+	if w.committed {
+		return nil
 	}
-	ours := w.digest.digests()
-	for _, theirs := range []Digests{w.told, object.Digests} {
-		compared, err := ours.compare(theirs)
-		if err != nil {
-			return Object{}, w.damaged(err)
-		}
-		object.Confirmed = object.Confirmed || compared
-	}
-	object.Digests, w.committed = ours, true
 	w.cancel()
-
-	return object, nil
-}
-
-func (w *httpWriter) damaged(why error) error {
-	return &Error{Kind: Damaged, Op: "upload", Target: w.store.Location(w.name), Err: why}
-}
-
-// Abort implements Writer. The server sees the connection break before the end.
-func (w *httpWriter) Abort(context.Context) error {
-	if !w.committed {
-		w.cancel()
-		w.body.abort()
+	w.body.abort()
+	if !w.mayBeTaken {
+		return nil
 	}
 
-	return nil
+	return w.store.Remove(ctx, w.name)
 }
