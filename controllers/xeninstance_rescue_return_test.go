@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"k8s.io/utils/ptr"
-
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/xensim"
@@ -218,40 +216,4 @@ func readAll(t *testing.T, disk xensim.GuestDisk) []byte {
 		t.Fatal(err)
 	}
 	return content
-}
-
-// TestRefusedRescue: what cannot be is said, and the VM is untouched.
-func TestRefusedRescue(t *testing.T) {
-	w, fence := newWorld(t, withAgents)
-	addRescueImage(t, w)
-	instance := web(w).Object()
-	create(t, w, instance)
-	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
-	w.WaitAtRest(t)
-	fence.Arm(0)
-	for _, refused := range []struct {
-		reason string
-		change func(*v1alpha1.Rescue)
-	}{
-		{v1alpha1.ReasonImageNotFound, func(r *v1alpha1.Rescue) { r.ImageRef = nil }},
-		{v1alpha1.ReasonImageNotFound, func(r *v1alpha1.Rescue) { r.ImageRef.Name = "nowhere" }},
-		{v1alpha1.ReasonSecretNotFound, func(r *v1alpha1.Rescue) { r.CredentialsSecretRef = &v1alpha1.LocalSecretReference{Name: "nowhere"} }},
-	} {
-		edit(t, w, instance, func(i *v1alpha1.XenInstance) {
-			inRescue(i)
-			refused.change(i.Spec.Rescue)
-		})
-		w.WaitFor(t, instance, "the rescue is refused: "+refused.reason, func() error { return rescued(refused.reason)(instance) })
-	}
-	if made := calls(fence); len(made) > 0 {
-		t.Errorf("calls were made: %v", made)
-	}
-	if err := isRunning(instance); err != nil {
-		t.Error(err)
-	}
-	before := instance.DeepCopy()
-	before.Spec.Rescue.TimeoutSeconds = ptr.To[int32](0)
-	if err := w.Client.Update(t.Context(), before); err == nil {
-		t.Error("a time-out of 0 was accepted")
-	}
 }

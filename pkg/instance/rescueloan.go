@@ -245,7 +245,7 @@ func setRescued(status *v1alpha1.XenInstanceStatus, f *Facts, report Report) {
 	case f.rescueTimedOut():
 		set(metav1.ConditionFalse, v1alpha1.ReasonRescueTimedOut,
 			"timeoutSeconds were over and the VM is back; it is not rescued again until spec.rescue changes")
-	case f.Want.Rescue.On && f.VM != nil && report.Outcome.Kind() != reconcile.KindDone:
+	case f.Want.Rescue.On && f.VM != nil && (report.Outcome.Reason() != "" || report.Outcome.Kind() != reconcile.KindDone):
 		set(metav1.ConditionFalse, orElse(report.Outcome.Reason(), v1alpha1.ReasonEnteringRescue), report.Outcome.Message())
 	default:
 		set(metav1.ConditionFalse, v1alpha1.ReasonNotRequested, "")
