@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +23,16 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 		"HVM_boot_policy": "BIOS order", "HVM_boot_params": map[string]string{"order": "dcn", "firmware": firmware},
 		"NVRAM": map[string]string{"EFI-variables": "AAAA"}, "tags": []string{"production"}, "name_description": "the web server",
 		"blocked_operations": map[string]string{"start_on": "by hand", "pool_migrate": "it has a card"}, "order": int64(3), "start_delay": int64(5),
+		"ha_restart_priority": "best-effort", "platform": map[string]string{"vga": "std", "videoram": "8", "nx": "true"},
 	})
+	for vif, record := range w.Simulator.Records("VIF") {
+		if record["VM"] == ref {
+			err = errors.Join(err, w.Simulator.Update("VIF", vif, map[string]any{
+				"qos_algorithm_type": "ratelimit", "qos_algorithm_params": map[string]string{"kbps": "1000"},
+				"locking_mode": "locked", "ipv4_allowed": []string{"192.0.2.9"},
+			}))
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +51,7 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 		}
 		w.Simulator.Insert("VBD", map[string]any{
 			"VM": ref, "VDI": disk, "userdevice": fmt.Sprint(i * 2), "mode": mode, "type": "Disk", "unpluggable": true,
-			"other_config": map[string]string{"owner": ""},
+			"other_config": map[string]string{"owner": ""}, "qos_algorithm_type": "ionice", "qos_algorithm_params": map[string]string{"sched": "rt", "class": "2"},
 		})
 	}
 	w.Adopted(ref)
@@ -50,6 +60,7 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 
 // TestReturnIsExact: whatever the VM is like, after a rescue it is so again.
 func TestReturnIsExact(t *testing.T) {
+	const running, halted = v1alpha1.PowerStateRunning, v1alpha1.PowerStateHalted
 	for name, test := range map[string]struct {
 		firmware string
 		disks    int
@@ -57,10 +68,15 @@ func TestReturnIsExact(t *testing.T) {
 		attach   v1alpha1.RescueDisks
 		onLoan   int
 	}{
-		"BIOS, one disk, running":              {"bios", 1, v1alpha1.PowerStateRunning, v1alpha1.RescueDisksAll, 1},
-		"UEFI, six disks, halted":              {"uefi", 6, v1alpha1.PowerStateHalted, v1alpha1.RescueDisksAll, 6},
-		"UEFI, six disks, running, root alone": {"uefi", 6, v1alpha1.PowerStateRunning, v1alpha1.RescueDisksRoot, 1},
-		"BIOS, six disks, as it was":           {"bios", 6, "", v1alpha1.RescueDisksAll, 6},
+		"BIOS, one disk, running":             {"bios", 1, running, v1alpha1.RescueDisksAll, 1},
+		"BIOS, one disk, halted":              {"bios", 1, halted, v1alpha1.RescueDisksRoot, 1},
+		"BIOS, six disks, running":            {"bios", 6, running, v1alpha1.RescueDisksAll, 6},
+		"BIOS, six disks, halted":             {"bios", 6, halted, v1alpha1.RescueDisksAll, 6},
+		"UEFI, one disk, running":             {"uefi", 1, running, v1alpha1.RescueDisksAll, 1},
+		"UEFI, one disk, halted":              {"uefi", 1, halted, v1alpha1.RescueDisksAll, 1},
+		"UEFI, six disks, running, root only": {"uefi", 6, running, v1alpha1.RescueDisksRoot, 1},
+		"UEFI, six disks, halted":             {"uefi", 6, halted, v1alpha1.RescueDisksAll, 6},
+		"as it was, whatever that is":         {"bios", 6, "", v1alpha1.RescueDisksAll, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := newWorld(t, withAgents)
@@ -120,8 +136,9 @@ func checkLoans(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance, 
 		t.Errorf("disks on loan at %v, want %d", devices, want)
 	}
 	for _, vif := range w.Simulator.Records("VIF") {
-		if vif["VM"] == rescue && (vif["MAC"] != "aa:bb:cc:00:00:02" || vif["device"] != "0") {
-			t.Errorf("the rescue VM has the interface %v %v", vif["device"], vif["MAC"])
+		if shown := fmt.Sprint(vif["device"], vif["MAC"], vif["qos_algorithm_params"], vif["locking_mode"], vif["ipv4_allowed"]); vif["VM"] == rescue &&
+			shown != fmt.Sprint("0", "aa:bb:cc:00:00:02", map[string]string{"kbps": "1000"}, "locked", []string{"192.0.2.9"}) {
+			t.Errorf("the rescue VM has the interface %s", shown)
 		}
 	}
 }
