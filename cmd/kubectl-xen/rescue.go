@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -51,9 +53,12 @@ func newUnrescueCommand(c *cluster) *cobra.Command {
 }
 
 // edit asks for the rescue, or for the return.
-func (r *rescueRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+func (r *rescueRequest) edit(ctx context.Context, api client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
 	if r.state == v1alpha1.RescueOff && !i.Spec.WantsRescue() && i.Status.Rescue == nil {
 		return i.Name + " is not in rescue", nil
+	}
+	if err := r.findImage(ctx, api, i.Namespace); err != nil {
+		return "", err
 	}
 	if i.Spec.Rescue == nil {
 		i.Spec.Rescue = &v1alpha1.Rescue{}
@@ -63,6 +68,34 @@ func (r *rescueRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.Xen
 		i.Spec.Rescue.ImageRef = &v1alpha1.ImageReference{Kind: v1alpha1.ImageKind(r.kind), Name: r.image}
 	}
 	return "", nil
+}
+
+// findImage looks whether there is an image of the name: the manager would wait for one to be made.
+func (r *rescueRequest) findImage(ctx context.Context, api client.Client, namespace string) error {
+	var err error
+	switch {
+	case r.image == "":
+		return nil
+	case v1alpha1.ImageKind(r.kind) == v1alpha1.ImageKindCluster:
+		err = api.Get(ctx, client.ObjectKey{Name: r.image}, &v1alpha1.XenClusterImage{})
+	case v1alpha1.ImageKind(r.kind) == v1alpha1.ImageKindNamespaced:
+		err = api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: r.image}, &v1alpha1.XenImage{})
+	default:
+		return fmt.Errorf("--image-kind %s: want %s or %s", r.kind, v1alpha1.ImageKindCluster, v1alpha1.ImageKindNamespaced)
+	}
+	return known(err, r.kind, r.image)
+}
+
+// known turns the answer to a look for something that the user has named into an error if there is nothing of the name. Who may
+// not look is told by the instance.
+func known(err error, kind, name string) error {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("there is no %s %q; kubectl get %s lists them", kind, name, strings.ToLower(kind))
+	case err != nil && !apierrors.IsForbidden(err):
+		return fmt.Errorf("look at %s %s: %w", kind, name, err)
+	}
+	return nil
 }
 
 // progress is how far it is, from the condition Rescued.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -46,15 +46,11 @@ func newResizeCommand(c *cluster) *cobra.Command {
 	return cmd
 }
 
-// edit asks for the flavor, if there is one of the name. Who may not read flavors is told by the instance.
+// edit asks for the flavor, if there is one of the name.
 func (r *resizeRequest) edit(ctx context.Context, api client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
 	var flavor v1alpha1.XenFlavor
-	err = api.Get(ctx, client.ObjectKey{Name: r.flavor}, &flavor)
-	if apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("there is no XenFlavor %q; kubectl get xenflavors lists them", r.flavor)
-	}
-	if err != nil && !apierrors.IsForbidden(err) {
-		return "", fmt.Errorf("look at the flavor: %w", err)
+	if err := known(api.Get(ctx, client.ObjectKey{Name: r.flavor}, &flavor), "XenFlavor", r.flavor); err != nil {
+		return "", err
 	}
 	i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: r.flavor}
 	if r.restart {
@@ -79,9 +75,19 @@ func sized(i *v1alpha1.XenInstance, flavor string) (progress, error) {
 	case has && resize == nil && isReady(i):
 		return progress{done: true, text: size(i)}, nil
 	case !has && isReady(i) && i.Status.Operation == nil:
-		return progress{done: true, text: underWay(i).text + "; kubectl xen resize --restart does it now"}, nil
+		return progress{done: true, text: waiting(i)}, nil
 	}
 	return underWay(i), nil
+}
+
+// waiting says what waits for the VM to be off, and how it need not.
+func waiting(i *v1alpha1.XenInstance) string {
+	var text strings.Builder
+	for _, pending := range i.Status.PendingChanges {
+		fmt.Fprintf(&text, "%s (%s): %s\n", pending.Field, pending.Requires, pending.Message)
+	}
+	text.WriteString("this waits until the VM is off; kubectl xen resize --restart does it now")
+	return text.String()
 }
 
 // size says what the VM has.

@@ -30,6 +30,8 @@ func inFlight(plan Plan, step string) reconcile.Outcome {
 		reason = v1alpha1.ReasonCreating
 	case phaseTexts[plan.Operation][plan.ID] != "":
 		return reconcile.Wait(rescueReasons[plan.Operation], phaseTexts[plan.Operation][plan.ID])
+	case plan.Operation == operationMove && plan.ID == "":
+		return reconcile.Wait(v1alpha1.ReasonMigrating, "what a move of the disks has left is put right")
 	case plan.Operation == operationMove:
 		return reconcile.Wait(v1alpha1.ReasonMigrating, "the VM is moving to host "+plan.ID)
 	case plan.Operation == operationResize:
