@@ -1,7 +1,6 @@
 package controllers_test
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -190,17 +189,6 @@ func TestASnapshotThatSomebodyDeletedIsNotTakenAnew(t *testing.T) {
 	if n := len(snapshotVMs(w)); n != 0 {
 		t.Errorf("%d snapshots were taken anew", n)
 	}
-}
-
-// eventually waits until an object has what is asked of it.
-func eventually(t testing.TB, w *testkit.World, s *v1alpha1.XenSnapshot, what string, holds func() bool) {
-	t.Helper()
-	w.WaitFor(t, s, what, func() error {
-		if !holds() {
-			return errors.New("not yet")
-		}
-		return nil
-	})
 }
 
 // names lists the files of an upload.

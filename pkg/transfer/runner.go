@@ -116,7 +116,7 @@ func (s State) Percent() int32 {
 	switch {
 	case s.Phase == Succeeded:
 		return 100
-	case s.Total <= 0:
+	case s.Total <= 0, s.Phase == Failed: // the next attempt begins anew
 		return 0
 	}
 	return int32(min(99, s.Transferred*100/s.Total))
