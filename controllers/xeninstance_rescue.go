@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/instance"
@@ -168,11 +170,30 @@ func (s *instanceScope) deleteRescueSecret(ctx context.Context) error {
 	return s.dropRescueSecret(ctx)
 }
 
-// announceRescue says in an Event that a rescue has begun, holds, or is over.
+// What a dashboard asks of rescues; neither names nor namespaces are labels.
+var (
+	rescueTransitions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubexen_rescue_transitions_total",
+		Help: "Changes of the reason of Rescued, by the new reason.",
+	}, []string{"reason"})
+	rescueDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "kubexen_rescue_duration_seconds",
+		Help:    "How long rescues lasted that are over, from their beginning to the return.",
+		Buckets: []float64{30, 60, 300, 900, 3600, 14400, 86400, 604800},
+	})
+)
+
+func init() { metrics.Registry.MustRegister(rescueTransitions, rescueDuration) }
+
+// announceRescue says in an Event, and counts, that a rescue has begun, holds, or is over.
 func (s *instanceScope) announceRescue(before string) {
 	after := rescuedReason(s.Object)
 	if after == before || before == "" {
 		return
+	}
+	rescueTransitions.WithLabelValues(after).Inc()
+	if prior := s.facts.Prior.Rescue; prior != nil && prior.Since != nil && s.Object.Status.Rescue == nil {
+		rescueDuration.Observe(s.r.runtime.Clock.Since(prior.Since.Time).Seconds())
 	}
 	condition := meta.FindStatusCondition(s.Object.Status.Conditions, v1alpha1.ConditionRescued)
 	kind := corev1.EventTypeNormal

@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
-	"github.com/kubexen/kubexen/pkg/xenapi"
 )
 
 const rescueImage = "rescue"
@@ -134,7 +134,7 @@ func TestRescue(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	w.WaitAtRest(t)
 	before, own := picture(w, instance.Status.UUID), instance.Status.UUID
-	objects := census(w)
+	objects, transitions, returns := census(w), counted(t, "kubexen_rescue_transitions_total"), counted(t, "kubexen_rescue_duration_seconds")
 
 	fence.Arm(0)
 	edit(t, w, instance, inRescue)
@@ -184,6 +184,27 @@ func TestRescue(t *testing.T) {
 	if instance.Status.Rescue != nil || instance.GuestUUID() != own {
 		t.Errorf("the status after the rescue: %+v", instance.Status.Rescue)
 	}
+	transitions, returns = counted(t, "kubexen_rescue_transitions_total")-transitions, counted(t, "kubexen_rescue_duration_seconds")-returns
+	if transitions < 4 || returns != 1 {
+		t.Errorf("%v transitions and %v returns are counted", transitions, returns)
+	}
 }
 
-var _ = xenapi.VMPowerStateRunning
+// counted is what a metric has counted, over all its labels.
+func counted(t *testing.T, name string) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			total += metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return total
+}
