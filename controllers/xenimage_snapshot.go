@@ -77,6 +77,10 @@ func uploadedRoot(object *v1alpha1.XenSnapshot, poolName string) (*origin, recon
 	if !snapshot.IsUploaded(&object.Status) {
 		return nil, reconcile.Wait(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf("XenSnapshot %q is not on pool %s, and not uploaded yet", object.Name, poolName))
 	}
+	if object.Spec.Destination.IncrementalFrom != nil {
+		return nil, reconcile.Terminal(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf(
+			"XenSnapshot %q is uploaded as a difference, which is no image; make a XenInstance of it with source.backup, or take one without incrementalFrom", object.Name))
+	}
 	source, file := transfer.UploadedDisk(object, "root")
 	if source == nil {
 		return nil, reconcile.Terminal(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf("the upload of XenSnapshot %q has no root disk", object.Name))

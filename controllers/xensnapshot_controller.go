@@ -77,6 +77,7 @@ func setupSnapshot(s *shared) error {
 		For(&v1alpha1.XenSnapshot{}, builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfPool), builder.WithPredicates(poolTurned())).
 		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsOfInstance)).
+		Watches(&v1alpha1.XenSnapshot{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsRelatedTo)).
 		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
 		Watches(&v1alpha1.XenImage{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
 		Watches(&v1alpha1.XenClusterImage{}, handler.EnqueueRequestsFromMapFunc(r.snapshotsInUse)).
@@ -382,7 +383,7 @@ func indexSnapshots(mgr ctrl.Manager) error {
 	if err != nil {
 		return fmt.Errorf("index snapshots by %s: %w", snapshotInstanceField, err)
 	}
-	return nil
+	return indexBases(mgr)
 }
 
 // snapshotsOfInstance finds the snapshots that may wait for an instance.

@@ -12,8 +12,8 @@ import (
 	"github.com/kubexen/kubexen/pkg/reconcile"
 )
 
-// neededBy names an object that is being made of the snapshot on the pool, "" if there is none. Once it is made the
-// snapshot may go: what was cloned from it is independent of it.
+// neededBy says which object needs the snapshot, "" if none does. What was cloned from it is independent of it once it is
+// made; a difference to it is once it is uploaded, as long as the copy of this one stays.
 func (s *snapshotScope) neededBy(ctx context.Context) (string, error) {
 	var instances v1alpha1.XenInstanceList
 	err := s.r.runtime.Client.List(ctx, &instances, client.InNamespace(s.Object.Namespace), client.MatchingFields{snapshotField: s.Object.Name})
@@ -24,10 +24,13 @@ func (s *snapshotScope) neededBy(ctx context.Context) (string, error) {
 		user := &instances.Items[i]
 		made := meta.IsStatusConditionTrue(user.Status.Conditions, v1alpha1.ConditionProvisioned)
 		if !made && user.DeletionTimestamp.IsZero() && s.beganWith(user) && usableBy(s.Object, user.CreationTimestamp) {
-			return "XenInstance " + user.Name, nil
+			return "XenInstance " + user.Name + " is being made of this snapshot", nil
 		}
 	}
-	return s.imageOfIt(ctx)
+	if user, err := s.imageOfIt(ctx); user != "" || err != nil {
+		return user, err
+	}
+	return s.differenceOfIt(ctx)
 }
 
 // imageOfIt names an image that is being made of the snapshot, "" if there is none.
@@ -43,7 +46,7 @@ func (s *snapshotScope) imageOfIt(ctx context.Context) (string, error) {
 		for _, user := range imagesIn(list) {
 			mine := snapshotNamespace(user.GetNamespace(), s.r.namespace) == s.Object.Namespace
 			if mine && user.GetDeletionTimestamp().IsZero() && s.makes(user) && usableBy(s.Object, user.GetCreationTimestamp()) {
-				return kind + " " + user.GetName(), nil
+				return kind + " " + user.GetName() + " is being made of this snapshot", nil
 			}
 		}
 	}
@@ -64,7 +67,7 @@ func (s *snapshotScope) guarded(ctx context.Context) (reconcile.Outcome, error) 
 		return reconcile.Done(), err
 	}
 	return reconcile.Wait(v1alpha1.ReasonSnapshotInUse, fmt.Sprintf(
-		"%s is being made of this snapshot, which goes when that is done; delete %s if it is not wanted", user, user)), nil
+		"%s; it goes when that is done, or the other deleted", user)), nil
 }
 
 // snapshotsInUse finds the snapshot that an instance or image is being made of.

@@ -127,6 +127,14 @@ func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
 		status.Upload = s.emptyUpload()
 	}
 	state, known := s.r.runner.State(s.id())
+	var base *v1alpha1.XenSnapshot
+	if !known || state.Phase == transfer.Failed {
+		var outcome reconcile.Outcome
+		var err error
+		if base, outcome, err = s.base(ctx); err != nil || !outcome.IsDone() {
+			return outcome, err
+		}
+	}
 	next := snapshot.NextUpload(spec, status.Upload, state, known, s.now())
 	if next.Over {
 		s.finished()
@@ -134,7 +142,7 @@ func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
 	if next.Start {
 		s.r.runner.Start(s.id(), transfer.Request{Upload: &transfer.Upload{
 			Pool: s.pool.Name, Place: s.place(), Format: spec.Destination.DesiredFormat(), Compression: spec.Destination.DesiredCompression(),
-			Manifest: snapshot.ManifestOf(s.snapshot, s.facts.Local, s.pool.Installation, status.InstanceUUID), Have: status.Upload.Files,
+			Manifest: s.differenceTo(base), Have: status.Upload.Files,
 		}})
 	}
 	return next.Outcome, nil

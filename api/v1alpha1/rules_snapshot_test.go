@@ -9,7 +9,7 @@ func init() {
 		},
 		"destination is immutable: make another XenSnapshot": {
 			{object: "xensnapshot", update: true, accept: `spec: {deletionPolicy: Retain}`, refuse: `spec: {destination: null}`},
-			{object: "xensnapshot", update: true, accept: `spec: {ttlSecondsAfterFinished: null}`, refuse: `spec: {destination: {compression: null}}`},
+			{object: "xensnapshot", update: true, accept: `spec: {ttlSecondsAfterFinished: null}`, refuse: `spec: {destination: {incrementalFrom: null}}`},
 		},
 		"type Memory captures all disks: memory and disks of different moments do not fit together": {
 			{object: "xensnapshot-http", accept: `spec: {disks: All}`, refuse: `spec: {disks: Root}`},
@@ -22,9 +22,18 @@ func init() {
 			{object: "xensnapshot-glance", accept: `spec: {destination: {format: null}}`, refuse: `spec: {destination: {glance: null}}`},
 			{object: "xensnapshot-glance", accept: `spec: {destination: null}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{file}"}}}`},
 		},
+		"incrementalFrom needs format VHD: the other formats hold whole disks": {
+			{object: "xensnapshot", accept: `spec: {destination: {format: null}}`, refuse: `spec: {destination: {format: Raw}}`},
+		},
+		"incrementalFrom is not for glance: an image there is a whole disk": {
+			{
+				object: "xensnapshot", accept: `spec: {destination: {s3: null, http: {urlTemplate: "https://a/{file}"}}}`,
+				refuse: `spec: {destination: {s3: null, glance: {endpoint: "https://a"}}}`,
+			},
+		},
 		"compression must be None with format NovaTarball, which is compressed in itself, and with QCOW2, which is read in place": {
-			{object: "xensnapshot", accept: `spec: {destination: {format: XVA}}`, refuse: `spec: {destination: {format: QCOW2}}`},
-			{object: "xensnapshot", accept: `spec: {destination: {format: NovaTarball, compression: None}}`, refuse: `spec: {destination: {format: NovaTarball}}`},
+			{object: "xensnapshot", accept: `spec: {destination: {incrementalFrom: null, format: XVA}}`, refuse: `spec: {destination: {incrementalFrom: null, format: QCOW2}}`},
+			{object: "xensnapshot", accept: `spec: {destination: {incrementalFrom: null, format: NovaTarball, compression: None}}`, refuse: `spec: {destination: {incrementalFrom: null, format: NovaTarball}}`},
 		},
 		"compression must be None with glance: images there are booted as they are": {
 			{object: "xensnapshot-glance", accept: `spec: {destination: {compression: None}}`, refuse: `spec: {destination: {format: VHD, compression: Gzip}}`},

@@ -74,8 +74,8 @@ type XenSnapshotSpec struct {
 	// +optional
 	Destination *SnapshotDestination `json:"destination,omitempty"`
 
-	// keepLocal is how long the snapshot stays in the pool when it has a destination: UntilUploaded or Always.
-	// Default: UntilUploaded.
+	// keepLocal is how long the snapshot stays in the pool when it has a destination: UntilUploaded or Always (an incremental
+	// upload needs its base there). Default: UntilUploaded.
 	// +optional
 	// +kubebuilder:default=UntilUploaded
 	KeepLocal KeepLocal `json:"keepLocal,omitempty"`
@@ -110,6 +110,8 @@ type XenSnapshotSpec struct {
 
 // SnapshotDestination is where a snapshot is uploaded to, and how; exactly one of s3, glance and http is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.s3), has(self.glance), has(self.http)].exists_one(set, set)",message="exactly one destination must be set: s3, glance or http"
+// +kubebuilder:validation:XValidation:rule="!has(self.incrementalFrom) || !has(self.format) || self.format == 'VHD'",message="incrementalFrom needs format VHD: the other formats hold whole disks"
+// +kubebuilder:validation:XValidation:rule="!has(self.incrementalFrom) || !has(self.glance)",message="incrementalFrom is not for glance: an image there is a whole disk"
 // +kubebuilder:validation:XValidation:rule="!has(self.compression) || self.compression == 'None' || !has(self.format) || !(self.format in ['NovaTarball', 'QCOW2'])",message="compression must be None with format NovaTarball, which is compressed in itself, and with QCOW2, which is read in place"
 // +kubebuilder:validation:XValidation:rule="!has(self.compression) || self.compression == 'None' || !has(self.glance)",message="compression must be None with glance: images there are booted as they are"
 type SnapshotDestination struct {
@@ -134,6 +136,19 @@ type SnapshotDestination struct {
 	// compression of the files: None, Zstd or Gzip. Default: None.
 	// +optional
 	Compression Compression `json:"compression,omitempty"`
+
+	// incrementalFrom uploads what changed since an earlier snapshot of the same instance. That one must still be in the pool
+	// (keepLocal: Always) and uploaded to the same store; it is guarded from deletion while this one needs it. To restore,
+	// both are needed: source.backup reads them by itself.
+	// +optional
+	IncrementalFrom *IncrementalBase `json:"incrementalFrom,omitempty"`
+}
+
+// IncrementalBase is what an incremental upload starts from.
+type IncrementalBase struct {
+	// snapshotRef names the earlier XenSnapshot.
+	// +required
+	SnapshotRef SnapshotReference `json:"snapshotRef"`
 }
 
 // S3Destination is where in an S3-compatible store the files go.

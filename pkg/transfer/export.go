@@ -45,7 +45,11 @@ func (u *upload) export(ctx context.Context, disk *ManifestDisk) (*xenapi.Downlo
 	if !ok {
 		return nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf("this version uploads no %s", u.Format)}
 	}
-	download, err := u.handle.Client.ExportVDI(ctx, xenapi.ExportVDI{VDI: ref, Format: format, Transfer: named})
+	base, err := u.base(disk)
+	if err != nil {
+		return nil, err
+	}
+	download, err := u.handle.Client.ExportVDI(ctx, xenapi.ExportVDI{VDI: ref, Format: format, Base: base, Transfer: named})
 	var refused *xenapi.HTTPError
 	if errors.As(err, &refused) && u.Format == v1alpha1.DiskFormatQCOW2 {
 		return nil, &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true,
