@@ -219,9 +219,9 @@ func driftSince(f *Facts, now time.Time) time.Time {
 func start(ctx context.Context, r *Run) (xenapi.TaskRef, error)       { return r.startVM(ctx, false) }
 func startPaused(ctx context.Context, r *Run) (xenapi.TaskRef, error) { return r.startVM(ctx, true) }
 
-// startVM starts the VM: on the host that the spec names if it is a must or has room, else where the pool puts it.
+// startVM starts the VM: on the host that the spec names if it is a must or can take it, else where the pool puts it.
 func (r *Run) startVM(ctx context.Context, paused bool) (xenapi.TaskRef, error) {
-	if r.Want.Host.IsNull() || (!r.Want.Pinned && !r.hasRoom(r.Want.Host)) {
+	if r.Want.Host.IsNull() || (!r.Want.Pinned && !r.suits(r.Want.Host)) {
 		task, err := r.Client.VM.StartAsync(ctx, r.VM.Ref, paused, false)
 		return task, r.doing(err, "start the VM")
 	}
@@ -229,11 +229,14 @@ func (r *Run) startVM(ctx context.Context, paused bool) (xenapi.TaskRef, error) 
 	return task, r.doing(err, "start the VM on its host")
 }
 
-// hasRoom reports whether a host is enabled and has the VM's memory free, as far as its figures tell.
-func (f *Facts) hasRoom(ref xenapi.HostRef) bool {
-	return slices.ContainsFunc(f.Hosts, func(h Host) bool {
-		return h.Ref == ref && h.Enabled && (h.MemoryFree == 0 || h.MemoryFree >= f.VM.Size.Memory)
-	})
+// suits reports whether a host can run the VM as it is, disks included, as far as its figures tell.
+func (f *Facts) suits(ref xenapi.HostRef) bool {
+	host := f.hostOf(ref)
+	if host == nil {
+		return false
+	}
+	fit := f.placement(host, f.VM.Size)
+	return fit.Fits() && fit.SeesDisks()
 }
 
 func resume(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
