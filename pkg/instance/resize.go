@@ -28,16 +28,18 @@ var (
 var resizeVM = slices.Concat(
 	takePoint, // while the root disk is as it was
 	Sequence{
-		{Name: "SizeVM", Holds: sized, Act: applySize},
-		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot},
+		{Name: "SizeVM", Holds: sized, Act: applySize, Failed: sizingFailed},
+		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot, Failed: sizingFailed},
 	},
 	shrinkRoot,
 	goBack, // with resize.discardTo
 	swapRoot,
+	Sequence{releaseStartStep},
 )
 
 // endResize is how a resize ends, confirmed or reverted: the restore points first, the journal last.
 var endResize = Sequence{
+	dropHalfCopiesStep, releaseStartStep, // what a deletion in the middle of a shrink finds
 	dropPoints,
 	{Name: "EndResize", Holds: func(f *Facts) bool { return f.resizeJournal() == nil }, Act: forgetResize},
 }
@@ -85,7 +87,7 @@ func (f *Facts) resizeDiffers() bool { return !sized(f) || f.rootSmall() || f.sh
 
 // resized reports whether everything is as asked, and no disk on its way.
 func (f *Facts) resized() bool {
-	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0 && !f.copyLeft()
+	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0 && !f.copyLeft() && startReleased(f)
 }
 
 // resize goes on with a resize that was begun.

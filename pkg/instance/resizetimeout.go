@@ -71,18 +71,28 @@ func forgetRefusal(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.doing(r.Client.VM.RemoveFromOtherConfig(ctx, r.VM.Ref, markResizeRefused), "forget the size that was refused")
 }
 
-// startFailed remembers that the VM did not start with its new size, so that it gets the old one back. What has nothing to
-// do with the size is none of it: it is tried again.
+// startFailed remembers that the VM did not start with its new size, so that it gets the old one back.
 func startFailed(ctx context.Context, r *Run, cause error) error {
+	return r.giveUpSize(ctx, "the VM did not start with it: ", cause)
+}
+
+// sizingFailed remembers that the VM could not be given its new size: better it runs with the old one than not at all.
+func sizingFailed(ctx context.Context, r *Run, cause error) error {
+	return r.giveUpSize(ctx, "it could not be had: ", cause)
+}
+
+// giveUpSize has the old size come back, if the new one is what has failed. What has nothing to do with the size is none of
+// it: it is tried again.
+func (r *Run) giveUpSize(ctx context.Context, what string, cause error) error {
 	j := r.resizeJournal()
 	if j == nil || r.Want.Refused != nil || r.resizeReverting() || r.resizeTarget() == j.From || !sizeMatters(cause) {
 		return nil
 	}
-	return r.refuseResize(ctx, v1alpha1.ReasonRolledBack, "the VM did not start with it: "+cause.Error())
+	return r.refuseResize(ctx, v1alpha1.ReasonRolledBack, what+cause.Error())
 }
 
-// sizeMatters reports whether a start may have failed for the VM's size: the pool has refused it, and not because the VM, a
-// disk or the session were not as expected.
+// sizeMatters reports whether something may have failed for the VM's size: the pool has refused it, and not because the VM,
+// a disk or the session were not as expected.
 func sizeMatters(err error) bool {
 	var refusal *xenapi.Error
 	if !errors.As(err, &refusal) || errors.Is(err, xenapi.ErrOutcomeUnknown) || errors.Is(err, xenapi.ErrTooManyTasks) {

@@ -16,7 +16,7 @@ import (
 // that carries it too, and hangs nowhere, is ours.
 var takePoint = Sequence{
 	{Name: "AnnounceRestorePoint", Holds: ifNeeded(pointNeeded, pointAnnounced), Act: announcePoint},
-	{Name: "TakeRestorePoint", Holds: ifNeeded(pointNeeded, pointThere), Act: snapshotRoot},
+	{Name: "TakeRestorePoint", Holds: ifNeeded(pointNeeded, pointThere), Act: snapshotRoot, Failed: sizingFailed},
 	{Name: "MarkRestorePoint", Holds: noNamelessPoint, Act: markPoint},
 	{Name: "WithdrawAnnouncement", Holds: announcementWithdrawn, Act: withdrawAnnouncement},
 }
