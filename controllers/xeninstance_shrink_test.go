@@ -192,6 +192,28 @@ func TestShrink(t *testing.T) {
 	})
 }
 
+// TestWhatEndsInsideIsCopied: a disk that its owner has prepared gets smaller as it is, whatever is on it.
+func TestWhatEndsInsideIsCopied(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	inside := gptTable
+	inside.until = inside.root + 200<<20
+	inside.script = "label: gpt\nstart=2048, size=8192, type=U, name=esp\nstart=10240, size=409600, type=L, name=root\n"
+	image, tree := guestImage(t, inside)
+	instance := guest(t, w, image, restarting)
+	notExt := []byte("XFSB\x00\x00\x10\x00") // and what ext4 has follows: only the content is compared
+	if _, err := guestRoot(t, w, instance).WriteAt(notExt, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, w, instance, shrunkTo(afterShrink))
+	waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
+	checkGuest(t, w, instance, inside, image, tree)
+	got := make([]byte, len(notExt))
+	if _, err := guestRoot(t, w, instance).ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, notExt) {
+		t.Errorf("the other partition begins with %q, %v", got, err)
+	}
+	nothingLeft(t, w, 1)
+}
+
 // nothingLeft complains of copies, restore points and tasks of a shrink, and of more root disks than there are to be.
 func nothingLeft(t testing.TB, w *testkit.World, roots int) {
 	t.Helper()

@@ -28,8 +28,8 @@ var (
 var resizeVM = slices.Concat(
 	takePoint, // while the root disk is as it was
 	Sequence{
-		{Name: "SizeVM", Holds: sized, Act: applySize, Failed: sizingFailed},
-		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot, Failed: sizingFailed},
+		{Name: "SizeVM", Holds: sized, Act: applySize},
+		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot},
 	},
 	shrinkRoot,
 	goBack, // with resize.discardTo

@@ -77,8 +77,8 @@ func (r *Run) presentRoot(ctx context.Context, vdi *VDI, kind incomingKind) erro
 	otherConfig := withoutMarks(vdi.OtherConfig)
 	maps.Copy(otherConfig, r.diskMarks(*want, vdi.UUID))
 	otherConfig[markIncoming] = r.incomingMark(kind)
-	if at, isCopy := vdi.OtherConfig[MarkCopiedAt]; isCopy {
-		otherConfig[MarkCopiedAt] = at
+	if of, isCopy := vdi.OtherConfig[markCopyOf]; isCopy {
+		otherConfig[markCopyOf] = of
 	}
 	return r.doing(r.Client.VDI.SetOtherConfig(ctx, vdi.Ref, otherConfig), "mark the new root disk")
 }

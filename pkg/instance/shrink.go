@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
@@ -14,9 +13,12 @@ import (
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
-// MarkCopiedAt stands on a smaller copy of a root disk and says when the VM had been started last as the copy was begun. A VM
-// that somebody has started since has written to its disk, and the copy is worth nothing.
-const MarkCopiedAt = "kubexen.io/copied-at"
+// markCopyOf stands on a smaller copy of a root disk and names the disk.
+const markCopyOf = "kubexen.io/copy-of"
+
+// shrinkBlockReason is what we write to our two keys of blocked_operations, and by which we know them for ours. While they are
+// there nobody starts the VM, so the copy is what the disk has. Somebody who takes them away may have started it since.
+const shrinkBlockReason = "root disk being copied by KubeXen"
 
 // Copier makes a smaller copy of the root disk, in the manager's own process. The copy is begun anew after a crash. There is one
 // copy of an instance at a time.
@@ -56,26 +58,45 @@ type CopyState struct {
 // disk is only looked at here: one that cannot be made smaller is refused, and the VM is as it was.
 var shrinkRoot = Sequence{
 	{Name: "StopCopy", Holds: noIdleCopying, Act: stopCopy},
-	{Name: "DropHalfCopies", Holds: noHalfCopies, Act: dropHalfCopies},
+	dropHalfCopiesStep,
 	{Name: "RefuseShrink", Holds: ifNeeded((*Facts).shrinkWanted, func(f *Facts) bool { return f.copyRefusal() == nil }), Act: refuseShrink},
+	{Name: "KeepFromStarting", Holds: ifNeeded((*Facts).shrinkWanted, startBlocked), Act: keepFromStarting},
 	{Name: "CopyRoot", Holds: ifNeeded((*Facts).shrinkWanted, copyBegun), Act: copyRoot},
 	{Name: "PresentCopy", Holds: ifNeeded((*Facts).shrinkWanted, func(*Facts) bool { return false }), Act: presentCopy},
+}
+
+// dropHalfCopiesStep destroys copies that nobody will finish, or that nobody wants any more.
+var dropHalfCopiesStep = Step{Name: "DropHalfCopies", Holds: noHalfCopies, Act: dropHalfCopies}
+
+// releaseStartStep lets the VM be started again, when no copy of its root disk is needed any more.
+var releaseStartStep = Step{Name: "ReleaseStart", Holds: startReleased, Act: releaseStart}
+
+func keepFromStarting(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.blockStarts(ctx, shrinkBlockReason)
+}
+
+// startReleased reports whether no key of ours keeps the VM from being started.
+func startReleased(f *Facts) bool {
+	return !slices.ContainsFunc(trashBlocks, func(o xenapi.VMOperation) bool { return f.VM.Blocked[string(o)] == shrinkBlockReason })
+}
+
+// releaseStart takes our keys away; an administrator's stay.
+func releaseStart(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.releaseStarts(ctx, shrinkBlockReason)
 }
 
 // copyRequest is the copy that is wanted now.
 func (f *Facts) copyRequest() CopyRequest {
 	marks := f.Me.Marks(xencache.RoleNewRoot, "").OtherConfig()
-	marks[MarkCopiedAt] = f.lastStart()
 	root, want := f.VM.rootDisk(), f.wantRoot()
+	marks[markCopyOf] = root.VDI.UUID
 	return CopyRequest{VDI: root.VDI.UUID, Size: want.ShrinkTo, Name: root.VDI.Name, Marks: marks}
 }
 
-// lastStart is when the VM was started last, as marks say it.
-func (f *Facts) lastStart() string { return f.VM.StartedAt.UTC().Format(time.RFC3339Nano) }
-
-// job is the copy that this process makes or has made, if it is the one that is wanted now.
+// job is the copy that this process makes or has made, if it is the one that is wanted now and nobody may have started the VM
+// since it was begun.
 func (f *Facts) job() *CopyState {
-	if f.Copy == nil || !f.shrinkWanted() {
+	if f.Copy == nil || !f.shrinkWanted() || !startBlocked(f) {
 		return nil
 	}
 	want, have := f.copyRequest(), f.Copy.CopyRequest
@@ -118,7 +139,7 @@ func stopCopy(_ context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", nil
 }
 
-// halfCopies are copies of the root disk that are not complete, and complete ones that the VM has been started past.
+// halfCopies are copies of the root disk that are not complete, and complete ones from before the VM may have been started.
 func (f *Facts) halfCopies() []VDI {
 	job := f.job()
 	if job != nil && !job.Over {
@@ -134,10 +155,10 @@ func (f *Facts) halfCopies() []VDI {
 	return half
 }
 
-// outlived reports whether a disk is a copy of the root disk, and the VM has been started with the root disk since.
+// outlived reports whether a disk is a copy of the root disk, and the VM may have been started with the root disk since.
 func (f *Facts) outlived(copied *VDI) bool {
-	at, isCopy := copied.OtherConfig[MarkCopiedAt]
-	return isCopy && at != f.lastStart() && f.VM.rootDisk() != nil
+	root := f.VM.rootDisk()
+	return root != nil && copied.OtherConfig[markCopyOf] == root.VDI.UUID && !startBlocked(f)
 }
 
 func noHalfCopies(f *Facts) bool { return len(f.halfCopies()) == 0 }
@@ -149,8 +170,8 @@ func dropHalfCopies(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	for _, vdi := range r.halfCopies() {
 		err := r.Client.VDI.Destroy(ctx, vdi.Ref)
 		switch {
-		case errors.Is(err, xenapi.ErrVDIInUse): // the pool still has it, for the transfer of before
-			return "", &Problem{Reason: v1alpha1.ReasonResizing, Message: "waiting until the pool lets go of an unfinished copy of the root disk", Passing: true}
+		case errors.Is(err, xenapi.ErrVDIInUse): // for the transfer of before
+			return "", r.doing(errors.New("the pool has not let go of it yet"), "destroy an unfinished copy of the root disk")
 		case err != nil && !isGone(err):
 			return "", r.doing(err, "destroy an unfinished copy of the root disk")
 		}
@@ -182,7 +203,7 @@ func copyBegun(f *Facts) bool {
 func copyRoot(_ context.Context, r *Run) (xenapi.TaskRef, error) {
 	if job := r.job(); job != nil && job.Failed != nil {
 		r.Copier.Stop()
-		return "", r.doing(job.Failed, "copy the root disk")
+		return "", r.doing(errors.New(job.Failed.Message), "copy the root disk")
 	}
 	r.Copier.Start(r.copyRequest())
 	return "", nil

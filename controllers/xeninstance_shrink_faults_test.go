@@ -1,0 +1,118 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xensim"
+)
+
+// TestFaultsInShrink: whatever call of the way to a smaller root disk goes wrong, once and however, the disk becomes smaller with
+// every file on it, and nothing else is left.
+func TestFaultsInShrink(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	instance := guest(t, w, image, restarting)
+	size := int64(900)
+	round := func(t *testing.T) {
+		t.Helper()
+		size -= 16
+		edit(t, w, instance, shrunkTo(fmt.Sprintf("%dMi", size)))
+		waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
+		if got := instance.Status.RootDisk.Size.Value(); got != size<<20 {
+			t.Errorf("the root disk has %d bytes", got)
+		}
+		w.WaitAtRest(t)
+		nothingLeft(t, w, 1)
+	}
+	fence.Arm(0)
+	round(t)
+	methods := slices.DeleteFunc(methodsOf(fence), func(m string) bool { return strings.HasPrefix(m, "session.") })
+	faults := map[string][]xensim.Fault{
+		"answers lost":                   onceEach(methods, func(f *xensim.Fault) { f.Drop = "after" }),
+		"sessions lost":                  onceEach(methods, func(f *xensim.Fault) { f.LoseSession = true }),
+		"the export ends early":          {{Call: "export_raw_vdi", TruncateBody: 100_000, Count: 1}},
+		"the export is refused":          {{Call: "export_raw_vdi", Error: "VDI_IO_ERROR", Params: []string{"Device I/O errors"}, Count: 1}},
+		"the copy cannot be read again":  {{Call: "export_raw_vdi", TruncateBody: 100_000, Skip: 1, Count: 1}},
+		"a restart during the export":    {{Call: "export_raw_vdi", Restart: true, Count: 1}},
+		"a restart as the copy is made":  {{Call: "VDI.create", Restart: true, Count: 1}},
+		"a restart as the disk goes":     {{Call: "VBD.destroy", Restart: true, Count: 1}},
+		"the copy is in use for a while": {{Call: "import_raw_vdi", Error: "INTERNAL_ERROR", Params: []string{"x"}, Count: 1}, {Call: "VDI.destroy", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:a", "destroy"}, Count: 2}},
+	}
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		t.Run(name, func(t *testing.T) {
+			w.Simulator.SetFaults(faults[name])
+			round(t)
+		})
+	}
+	w.Simulator.SetFaults(nil)
+	edit(t, w, instance, shrunkTo(afterShrink))
+	waitInstance(t, w, instance, "it is as small as in other tests", resizedTo("small"), instanceReady, isRunning)
+	checkGuest(t, w, instance, mbrTable, image, tree)
+}
+
+// TestNoRoomForTheCopy: a storage repository that is full is said, and the VM runs again with its disk and its old size.
+func TestNoRoomForTheCopy(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	image, _ := guestImage(t, mbrTable)
+	instance := guest(t, w, image, restarting)
+	before, disksThere := content(t, w, instance), guardDisks(w)
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "VDI.create", Error: "SR_FULL", Params: []string{"2", "1"}}})
+	edit(t, w, instance, together(flavored("large"), shrunkTo(afterShrink)))
+	waitInstance(t, w, instance, "it is refused", stalledBecause(v1alpha1.ReasonInsufficientStorage, "SR_FULL"), isRunning)
+	if instance.Status.Flavor.VCPUs != 2 || content(t, w, instance) != before {
+		t.Errorf("it has %+v, or another content", instance.Status.Flavor)
+	}
+	disksThere(t)
+	nothingLeft(t, w, 1)
+}
+
+// TestStartedByHandInShrink: nobody starts the VM while its disk is being copied, unless he takes our lock away. What the guest
+// writes then is on the smaller disk: the copy from before is thrown away.
+func TestStartedByHandInShrink(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	instance := guest(t, w, image, restarting)
+	vm := xenapi.VMRef(byUUID(t, w, "VM", instance.Status.UUID))
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "import_raw_vdi", Latency: 3_000_000_000, Count: 1}})
+	fence.Arm(0)
+	edit(t, w, instance, shrunkTo(afterShrink))
+	testkit.Eventually(t, "the disk is read and about to be written", func(context.Context) error {
+		if n := len(slices.DeleteFunc(calls(fence), func(call string) bool { return call != "task.create" })); n < 2 {
+			return fmt.Errorf("%d transfers were begun", n)
+		}
+		return nil
+	})
+	admin := administrator(t, w)
+	if err := admin.VM.Start(t.Context(), vm, false, false); !errors.Is(err, xenapi.ErrOperationBlocked) {
+		t.Errorf("to start it ended in %v", err)
+	}
+	if err := admin.VM.RemoveFromBlockedOperations(t.Context(), vm, xenapi.VMOperationStart); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.VM.Start(t.Context(), vm, false, false); err != nil {
+		t.Fatal(err)
+	}
+	const at, late = 1 << 19, "written by the guest while the disk was copied"
+	if _, err := guestRoot(t, w, instance).WriteAt([]byte(late), at); err != nil {
+		t.Fatal(err)
+	}
+	waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
+	checkGuest(t, w, instance, mbrTable, image, tree)
+	got := make([]byte, len(late))
+	if _, err := guestRoot(t, w, instance).ReadAt(got, at); err != nil || string(got) != late {
+		t.Errorf("the guest's bytes are %q, %v", got, err)
+	}
+	if blocked := w.Simulator.Records("VM")[string(vm)]["blocked_operations"]; len(blocked.(map[string]string)) > 0 {
+		t.Errorf("it is still kept from %v", blocked)
+	}
+	nothingLeft(t, w, 1)
+}
