@@ -28,8 +28,8 @@ var (
 var resizeVM = slices.Concat(
 	takePoint, // while the root disk is as it was
 	Sequence{
-		{Name: "SizeVM", Holds: sized, Act: applySize},
-		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot},
+		{Name: "SizeVM", Holds: sized, Act: applySize, Failed: sizingFailed},
+		{Name: "GrowRoot", Holds: ifNeeded(rootThere, func(f *Facts) bool { return !f.rootSmall() }), Act: growRoot, Failed: sizingFailed},
 	},
 	shrinkRoot,
 	goBack, // with resize.discardTo
@@ -87,7 +87,7 @@ func (f *Facts) resizeDiffers() bool { return !sized(f) || f.rootSmall() || f.sh
 
 // resized reports whether everything is as asked, and no disk on its way.
 func (f *Facts) resized() bool {
-	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && len(f.Copies) == 0 && !f.copyLeft() && startReleased(f)
+	return !f.resizeDiffers() && !swapPending(f) && !pointWanted(f) && !f.copyLeft() && startReleased(f)
 }
 
 // resize goes on with a resize that was begun.
@@ -120,6 +120,8 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 // resizeRunning is what can be done to a running guest: what it can be given, or turning it off.
 func (f *Facts) resizeRunning(now time.Time) (Plan, bool) {
 	switch {
+	case pointWanted(f) && !pointCopied(f): // what can fail comes while the guest still runs
+		return f.resizePlan(Plan{Steps: goBack[:1]})
 	case f.allLive() && !pointWanted(f):
 		if unmet := sizeLive.Next(f); len(unmet) > 0 {
 			return f.resizePlan(Plan{Steps: unmet})
