@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -174,5 +177,72 @@ func TestSnapshotsInRescue(t *testing.T) {
 	w.WaitAtRest(t)
 	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 		t.Errorf("after the rescue:\n%s", diff)
+	}
+}
+
+// TestChangesWaitForTheReturn: what is changed in the spec of an instance in rescue is held and said so, a restart means the
+// rescue VM, and on the return the VM boots once, with everything that was asked for meanwhile.
+func TestChangesWaitForTheReturn(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	addRescueImage(t, w)
+	instance := web(w).With(func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "first" }).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	edit(t, w, instance, inRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+	waitAgent(t, w, instance)
+	w.WaitAtRest(t)
+	own, before := byUUID(t, w, "VM", instance.Status.UUID), picture(w, instance.Status.UUID)
+	fence.Arm(0)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) {
+		i.Spec.FlavorRef.Name, i.Spec.RootDisk.Size = "large", ptr.To(resource.MustParse("14Gi"))
+		i.Spec.Disks = append(i.Spec.Disks, v1alpha1.Disk{Name: "more", Size: ptr.To(resource.MustParse("1Gi"))})
+	})
+	waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+	w.WaitAtRest(t)
+	held := map[string]v1alpha1.ChangeRequires{}
+	for _, change := range instance.Status.PendingChanges {
+		held[change.Field] = change.Requires
+	}
+	for _, field := range []string{"flavorRef.vcpus", "flavorRef.memory", "rootDisk.size", "disks[more]"} {
+		if held[field] != v1alpha1.RequiresHold {
+			t.Errorf("%s is %q, want it held: %v", field, held[field], held)
+		}
+	}
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
+
+	rescue := byUUID(t, w, "VM", instance.Status.Rescue.VMUUID)
+	booted := bootedAt(w, rescue)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "second" })
+	w.WaitFor(t, instance, "the rescue VM was restarted", func() error {
+		if instance.Status.RestartToken != "second" || bootedAt(w, rescue) == booted {
+			return errors.New("it was not")
+		}
+		return testkit.Ready(instance)
+	})
+	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+		t.Errorf("the VM itself was touched:\n%s", diff)
+	}
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	edit(t, w, instance, outOfRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+	w.WaitFor(t, instance, "it runs with all that was asked for", func() error {
+		if len(instance.Status.Disks) != 1 || !instance.Status.Disks[0].Attached || instance.Status.Flavor.Name != "large" || instance.Status.RootDisk.Size.String() != "14Gi" {
+			return fmt.Errorf("it has %+v", instance.Status.Flavor)
+		}
+		return errors.Join(testkit.Ready(instance), isRunning(instance))
+	})
+	w.WaitAtRest(t)
+	starts := 0
+	for _, call := range calls(fence) {
+		if strings.HasPrefix(call, "Async.VM.start") || strings.HasPrefix(call, "Async.VM.clean_reboot") {
+			starts++
+		}
+	}
+	if vm := w.Simulator.Records("VM")[own]; starts != 1 || vm["VCPUs_max"] != int64(4) {
+		t.Errorf("%d starts, %v VCPUs", starts, vm["VCPUs_max"])
 	}
 }

@@ -3,11 +3,14 @@ package instance
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 // prepareRescue makes the rescue VM while the instance's own VM is as it was: whatever can fail comes here. The rescue VM
@@ -202,12 +205,28 @@ func (f *Facts) leaveRescue(now time.Time) Plan {
 	if plan, decided := f.dismantleRescue(now); decided {
 		return plan
 	}
-	if f.restoresPower() && f.halted() {
+	if f.restoresPower() && f.halted() && !f.changesAtReturn(now) {
 		plan := gated(f, operationLeaveRescue, startStep)
 		plan.ID = phaseReturn
 		return plan
 	}
 	return Plan{Operation: operationLeaveRescue, ID: phaseReturn, Steps: []Step{forgetRescueStep}}
+}
+
+// changesAtReturn reports whether something waits to be changed that can be while the VM is off. Then the rescue is forgotten
+// before the VM is started: so the VM boots once, with all that was asked for in the meantime.
+func (f *Facts) changesAtReturn(now time.Time) bool {
+	if f.journal() == nil || f.Me.Deleting || f.Want.Power != v1alpha1.PowerStateRunning || f.Want.Drift == v1alpha1.PowerDriftIgnore {
+		return false // nobody would start it afterwards
+	}
+	after, vm := *f, *f.VM
+	vm.OtherConfig = maps.Clone(vm.OtherConfig)
+	delete(vm.OtherConfig, xencache.MarkJournal)
+	after.VM = &vm
+	return slices.ContainsFunc([]policy{whenResizing, whenChanged}, func(decide policy) bool {
+		plan, _ := decide(&after, now)
+		return len(plan.Steps) > 0 && plan.Steps[0].Name != stepStart
+	})
 }
 
 // endRescueForDeletion plans the return as far as deletion needs it: what is destroyed or goes to the trash is not started,
