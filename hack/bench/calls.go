@@ -75,6 +75,9 @@ func runCalls(ctx context.Context, r *report) error {
 	if err := o.measureResize(ctx, r); err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}
+	if err := o.measureMove(ctx, r); err != nil {
+		return fmt.Errorf("move: %w", err)
+	}
 	return o.firstCall(ctx, r)
 }
 
