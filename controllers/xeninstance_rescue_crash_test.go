@@ -71,6 +71,16 @@ func rescueWorkflows() []testkit.Workflow {
 			Converged: back(v1alpha1.ReasonRescueTimedOut),
 		},
 		{
+			Name: "leave changed", VMs: 1, Setup: within(func(*testkit.InstanceBuilder) {}),
+			Drive: drive(func(i *v1alpha1.XenInstance) {
+				outOfRescue(i)
+				i.Spec.FlavorRef.Name = "large"
+			}),
+			Converged: isReady(func(i *v1alpha1.XenInstance) error {
+				return errors.Join(rescued(v1alpha1.ReasonNotRequested)(i), isRunning(i), resizedTo("large")(i))
+			}),
+		},
+		{
 			Name: "destroy", VMs: 0, Drive: remove, Converged: isGone,
 			Setup: within(func(b *testkit.InstanceBuilder) { b.DeletedBy(v1alpha1.DeletionDelete) }),
 		},
