@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -168,8 +169,11 @@ func TestSnapshotsInRescue(t *testing.T) {
 	}
 	create(t, w, memory)
 	w.WaitFor(t, memory, "the memory waits for the return", func() error {
-		condition := v1alpha1.ConditionReady
-		return errors.Join(testkit.Condition(memory, condition, metav1.ConditionFalse, v1alpha1.ReasonNotRunning), testkit.CheckKstatus(memory))
+		condition := meta.FindStatusCondition(memory.Status.Conditions, v1alpha1.ConditionReady)
+		if condition == nil || condition.Reason != v1alpha1.ReasonNotRunning || !strings.Contains(condition.Message, "in rescue") {
+			return fmt.Errorf("Ready is %+v", condition)
+		}
+		return testkit.CheckKstatus(memory)
 	})
 	edit(t, w, instance, outOfRescue)
 	waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)

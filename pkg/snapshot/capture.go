@@ -89,6 +89,10 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 				fmt.Sprintf("waiting until %s of VM %s is over", operation, f.Source.UUID)).After(lookAgain)
 		}
 	}
+	if s.Spec.Type == v1alpha1.SnapshotTypeMemory && f.Source.Power == xenapi.VMPowerStateHalted && f.Source.inRescue() {
+		return reconcile.Wait(v1alpha1.ReasonNotRunning, "the instance is in rescue, so its own VM is off and has no memory to capture; "+
+			"the snapshot is taken after the return, or make a XenSnapshot of type Disk").After(lookAgain)
+	}
 	if s.Spec.Type == v1alpha1.SnapshotTypeMemory && f.Source.Power == xenapi.VMPowerStateHalted {
 		return reconcile.Wait(v1alpha1.ReasonNotRunning,
 			"a halted VM has no memory to capture; start the instance, or make a XenSnapshot of type Disk").After(lookAgain)

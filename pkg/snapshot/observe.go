@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,16 @@ type Source struct {
 	Running map[xenapi.TaskRef]string
 	// Disks are its disks, the config drive among them.
 	Disks []Disk
+}
+
+// inRescue reports whether another VM runs in the place of this one, as the journal on it says.
+func (s *Source) inRescue() bool {
+	var journal struct {
+		Operation string `json:"operation"`
+		VM        string `json:"vm"`
+	}
+	err := json.Unmarshal([]byte(s.OtherConfig[xencache.MarkJournal]), &journal)
+	return err == nil && journal.Operation == "Rescue" && journal.VM == s.UUID
 }
 
 // Local is a snapshot VM.
