@@ -159,27 +159,32 @@ func (s *instanceScope) checkQuota(ctx context.Context) error {
 	if quota == (v1alpha1.PoolQuota{}) {
 		return nil
 	}
-	var others v1alpha1.XenInstanceList
-	if err := s.r.runtime.Client.List(ctx, &others, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
-		return fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
+	used, mine, err := s.namespaceUsage(ctx)
+	if err != nil {
+		return err
 	}
-	var used pool.Usage
-	for i := range others.Items {
-		other := &others.Items[i]
+	return asProblem(pool.QuotaCheck(quota, used, mine))
+}
+
+// namespaceUsage is what the other instances of the namespace take of the pool, and what is asked for this one.
+func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.Usage, err error) {
+	var list v1alpha1.XenInstanceList
+	if err := s.r.runtime.Client.List(ctx, &list, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
+		return others, mine, fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
+	}
+	for i := range list.Items {
+		other := &list.Items[i]
 		if other.Name == s.Object.Name || other.Status.UUID == "" && other.Annotations[v1alpha1.AnnotationVMUUID] == "" {
 			continue
 		}
 		usage, err := s.usage(ctx, other)
 		if err != nil {
-			return err
+			return others, mine, err
 		}
-		used = used.Plus(usage)
+		others = others.Plus(usage)
 	}
-	mine, err := s.usage(ctx, s.Object)
-	if err != nil {
-		return err
-	}
-	return asProblem(pool.QuotaCheck(quota, used, mine))
+	mine, err = s.usage(ctx, s.Object)
+	return others, mine, err
 }
 
 // usage is what an instance takes of its pool: what its flavor says, and what it has if the flavor is gone.

@@ -223,9 +223,9 @@ func TestResizeAndRescue(t *testing.T) {
 // TestResizeRefusals: what cannot be is said, and the guest runs on as it was.
 func TestResizeRefusals(t *testing.T) {
 	w, fence := newWorld(t, withAgents)
-	huge := testkit.Flavor("huge", 4, "2Gi")
+	huge := testkit.Flavor("huge", 2, "2Gi")
 	huge.Spec.Memory = *quantity("20Ti")
-	crowded := testkit.Flavor("crowded", 4, "2Gi")
+	crowded := testkit.Flavor("crowded", 2, "2Gi")
 	crowded.Spec.Memory = *quantity("62Gi")
 	create(t, w, huge)
 	create(t, w, crowded)
@@ -241,8 +241,18 @@ func TestResizeRefusals(t *testing.T) {
 		"larger than any host":  {flavored("huge"), v1alpha1.ReasonFlavorTooLarge},
 		"no room on any host":   {flavored("crowded"), v1alpha1.ReasonInsufficientMemory},
 		"nested virtualisation": {flavored("roomy"), v1alpha1.ReasonSizeUnsupported},
+		"over the quota":        {flavored("large"), v1alpha1.ReasonQuotaExceeded},
 	}
 	if err := w.Simulator.Update("VM", vm, map[string]any{"platform": map[string]string{"nested-virt": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	lab := testkit.Pool(testkit.PoolName).Object()
+	if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(lab), lab); err != nil {
+		t.Fatal(err)
+	}
+	before := lab.DeepCopy()
+	lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{VCPUs: ptr.To[int32](3)}
+	if err := w.Client.Patch(t.Context(), lab, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range tests {

@@ -20,7 +20,7 @@ func resizeProblems(f *Facts) []Problem {
 	if f.VM == nil || !f.resizeDiffers() {
 		return nil
 	}
-	var problems []Problem
+	problems := slices.Clone(f.Want.Resize.Problems)
 	add := func(reason string, passing bool, format string, args ...any) {
 		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
 	}
@@ -46,6 +46,21 @@ func resizeProblems(f *Facts) []Problem {
 		}
 	}
 	return slices.Concat(problems, diskProblems(f), shrinkProblems(f))
+}
+
+// ResizeGrowth is what a resize that is asked for, and not begun, would take more than the VM has: VCPUs, memory and root
+// disk in bytes.
+func (f *Facts) ResizeGrowth() (vcpus, memory, disk int64) {
+	if f.VM == nil || f.Me.Deleting || f.Want.Observe || f.building() || f.resizeJournal() != nil || len(f.Want.Problems) > 0 {
+		return 0, 0, 0
+	}
+	if f.Want.Size != nil {
+		vcpus, memory = max(f.Want.Size.VCPUs-f.VM.Size.VCPUs, 0), max(f.Want.Size.Memory-f.VM.Size.Memory, 0)
+	}
+	if f.rootSmall() {
+		disk = f.wantRoot().Size - f.rootSize()
+	}
+	return vcpus, memory, disk
 }
 
 // roomFor is why no host could run the VM with the size now, nil if one could, or if it is not to run.

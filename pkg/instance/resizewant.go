@@ -16,6 +16,8 @@ type WantResize struct {
 	DiscardTo string
 	// MinMemory and MinDisk are what the image demands, in bytes.
 	MinMemory, MinDisk int64
+	// Problems are those found outside the pool: the namespace's quota.
+	Problems []Problem
 	// Token is what the spec says of the size, in short.
 	Token string
 }
