@@ -101,8 +101,13 @@ func (f *Facts) obstacles(w *wish) []obstacle {
 		add(v1alpha1.ReasonMigrationRefused, v1alpha1.RequiresPowerOff,
 			"it cannot be moved while it runs: the guest's drivers do not report; it moves when they do, or when it is off")
 	}
+	verb := xenapi.VMOperationPoolMigrate
 	if len(w.Moves) > 0 {
 		f.storageObstacles(w, add)
+		verb = xenapi.VMOperationMigrateSend
+	}
+	if text, blocked := f.VM.Blocked[string(verb)]; blocked {
+		add(v1alpha1.ReasonOperationBlocked, v1alpha1.RequiresHold, "%s is blocked on the VM (blocked_operations): %s", verb, text)
 	}
 	return found
 }

@@ -143,6 +143,10 @@ func TestMoves(t *testing.T) {
 			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Platform = map[string]string{"nested-virt": "true"} })),
 			kind:  reconcile.KindTerminal, says: "nested-virt",
 		},
+		"blocked by an administrator": {
+			facts: given(running, twoHosts, onNFS, at("other", false), having(func(vm *VM) { vm.Blocked["pool_migrate"] = "ask Ann" })),
+			kind:  reconcile.KindTerminal, says: "pool_migrate is blocked on the VM (blocked_operations): ask Ann",
+		},
 		"a resize is not over": {
 			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.OtherConfig[xencache.MarkJournal] = `{"operation":"Something"}` })),
 			kind:  reconcile.KindTerminal, says: "confirm or revert it first",
