@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -233,4 +234,37 @@ func readAll(t *testing.T, disk xensim.GuestDisk) []byte {
 		t.Fatal(err)
 	}
 	return content
+}
+
+// TestRescueImageOnOtherStorage: an image on storage of one host is copied to where the disks to be repaired are; the copy
+// goes with the rescue VM.
+func TestRescueImageOnOtherStorage(t *testing.T) {
+	w, fence := newWorld(t, twoHosts)
+	addRescueImage(t, w)
+	instance := web(w).With(storedOn(sharedStorage)).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	w.WaitAtRest(t)
+	before, objects := picture(w, instance.Status.UUID), census(w)
+	fence.Arm(0)
+	edit(t, w, instance, inRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
+	shared, rescue := w.Simulator.FindByName(t, "SR", sharedStorage), byUUID(t, w, "VM", instance.Status.Rescue.VMUUID)
+	for _, vbd := range w.Simulator.Records("VBD") {
+		if disk := w.Simulator.Records("VDI")[fmt.Sprint(vbd["VDI"])]; vbd["VM"] == rescue && disk["SR"] != shared {
+			t.Errorf("the disk at %v is on storage %v", vbd["userdevice"], disk["SR"])
+		}
+	}
+	if !slices.Contains(calls(fence), "Async.VM.copy") {
+		t.Errorf("calls were %v", calls(fence))
+	}
+	edit(t, w, instance, outOfRescue)
+	waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+	w.WaitAtRest(t)
+	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+		t.Errorf("after the rescue:\n%s", diff)
+	}
+	if after := census(w); fmt.Sprint(after) != fmt.Sprint(objects) {
+		t.Errorf("the pool had %v and has %v", objects, after)
+	}
 }
