@@ -22,7 +22,7 @@ type refusedRescue struct {
 	// change is what is asked besides the rescue with the image.
 	change func(*v1alpha1.Rescue)
 	// obstacle puts something in the way and returns how it goes away.
-	obstacle func(*meddler) (clear func())
+	obstacle func(*meddler) (remove func())
 	reason   string
 }
 
@@ -117,8 +117,8 @@ func TestRefusedRescue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMeddler(t, w, instance)
 			if test.obstacle != nil {
-				if clear := test.obstacle(m); clear != nil {
-					defer clear()
+				if remove := test.obstacle(m); remove != nil {
+					defer remove()
 				}
 				w.WaitAtRest(t)
 			}
