@@ -115,6 +115,15 @@ func (r *imageReconciler[T]) pass(ctx context.Context, scope *reconcile.Scope[T]
 	if scope.Deleting() {
 		return r.remove(ctx, scope, handle, img, facts), &facts
 	}
+	if poolGoes(handle) {
+		if why := r.held(scope, handle); why != nil && facts.Template != nil {
+			return *why, &facts
+		}
+		if _, err := image.Remove(ctx, handle, img, facts); err != nil {
+			return denied(err), &facts
+		}
+		return leaving(handle.Name), &facts
+	}
 	if err := r.granted(ctx, handle, img, facts); err != nil {
 		return denied(err), &facts
 	}
@@ -127,7 +136,18 @@ func (r *imageReconciler[T]) pass(ctx context.Context, scope *reconcile.Scope[T]
 	if why := r.held(scope, handle); why != nil {
 		return *why, &facts
 	}
-	return outcome.Join(r.take(ctx, handle, img, facts, step)), &facts
+	if taken := r.take(ctx, handle, img, facts, step); !taken.IsDone() {
+		return outcome.Join(taken), &facts
+	}
+	// The next pass must not plan before the effect is seen: a second clone would be made.
+	err = handle.Cache.Wait(ctx, barrier, func(v xencache.View) bool {
+		now := image.Observe(v, handle.Installation, img)
+		return now.Root == nil || step.Holds(img, now, handle.Installation)
+	})
+	if err != nil {
+		return reconcile.Retry(v1alpha1.ReasonRetrying, errors.Join(err, handle.CatchUp(ctx, catchUpTimeout))), &facts
+	}
+	return outcome.After(time.Millisecond), &facts
 }
 
 // take does one step. Its effect comes back as an event and wakes the key.

@@ -92,6 +92,22 @@ func chain(t testing.TB, raw []byte) []byte {
 	return out.Bytes()
 }
 
+// differenceAlone is a VHD that is the difference to another, without that.
+func differenceAlone(t testing.TB) []byte {
+	t.Helper()
+	base, now := make([]byte, 4<<20), make([]byte, 4<<20)
+	now[1<<20] = 1
+	leaf, err := disk.NewVHDImage(changes{disk.NewRaw(bytes.NewReader(now), int64(len(now))), base, now}, disk.VHDOptions{Parent: &disk.VHDParent{Name: "base.vhd"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
 // bootEach boots an instance of each image, and compares the files on its disk.
 func bootEach(t *testing.T, w *testkit.World, pool *testkit.Simulator, poolName, tree string, length int, images ...*v1alpha1.XenClusterImage) {
 	t.Helper()

@@ -78,6 +78,13 @@ func (r *imageReconciler[T]) importTo(ctx context.Context, scope *reconcile.Scop
 	if err != nil {
 		return r.unreachable(ctx, p.Name, err)
 	}
+	if poolGoes(handle) {
+		shown.Copies, shown.TemplateUUID, shown.VDIUUID = nil, "", ""
+		if removed := r.removeFrom(ctx, scope, p, img); !removed.IsDone() {
+			return removed
+		}
+		return leaving(p.Name)
+	}
 	grant, err := r.grantOn(ctx, handle, img)
 	if err != nil {
 		return denied(err)
@@ -150,6 +157,7 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 	if status.Checksum == nil && facts.Root.OtherConfig[transfer.MarkSHA256] != "" {
 		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: facts.Root.OtherConfig[transfer.MarkSHA256]}
 	}
+	image.Demands(status, img.Spec, facts.Root)
 	if status.Format == "" {
 		status.Format = v1alpha1.DiskFormat(facts.Root.OtherConfig[transfer.MarkFileFormat])
 	}
@@ -207,6 +215,13 @@ func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Hand
 		Format: from.format, Checksum: from.checksum,
 	}})
 	return outcome
+}
+
+// poolGoes reports whether a XenPool is being deleted: what images have there goes before it, or nobody would find it again.
+func poolGoes(handle *pool.Handle) bool { return !handle.Pool.DeletionTimestamp.IsZero() }
+
+func leaving(poolName string) reconcile.Outcome {
+	return reconcile.Terminal(v1alpha1.ReasonPoolNotFound, "XenPool "+poolName+" is being deleted, and what was made there of the image with it")
 }
 
 // unreachable says what it means that a pool cannot be used.

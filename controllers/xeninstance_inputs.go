@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/image"
 	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/xenapi"
@@ -104,7 +105,7 @@ func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, re
 	if err != nil {
 		return fmt.Errorf("read %s %s: %w", ref.Kind, ref.Name, err)
 	}
-	in.Image = spec
+	in.Image = image.Demanded(spec, status)
 	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
 	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
 		message := fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, s.pool.Name)

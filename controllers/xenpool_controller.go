@@ -66,7 +66,7 @@ func (r *poolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctr
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if facts.Deleting && facts.Users == 0 {
+	if facts.Deleting && facts.Users == 0 && facts.Images == 0 {
 		r.forget(req.Name, nil)
 		return ctrl.Result{}, scope.ReleaseFinalizer(ctx, v1alpha1.FinalizerPool)
 	}
@@ -108,7 +108,11 @@ func (r *poolReconciler) observe(ctx context.Context, scope *reconcile.Scope[*v1
 			inventory := pool.TakeInventory(v, r.installation)
 			facts.Inventory = &inventory
 		})
-		facts.Orphans = pool.Orphans(facts.Inventory.Marked, r.exists(ctx, instances.Items))
+		exists := r.exists(ctx, instances.Items)
+		facts.Orphans = pool.Orphans(facts.Inventory.Marked, exists)
+		if facts.Deleting && facts.Connection.Usable {
+			facts.Images = len(pool.MadeForImages(facts.Inventory.Marked, exists))
+		}
 	}
 	return facts, nil
 }

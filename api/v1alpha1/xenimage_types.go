@@ -60,18 +60,21 @@ type XenImageSpec struct {
 	// +optional
 	Firmware Firmware `json:"firmware,omitempty"`
 
-	// secureBoot makes the firmware refuse what is not signed; it needs firmware UEFI. Default: the template's.
+	// secureBoot makes the firmware refuse what is not signed; it needs firmware UEFI. Default: what the image service says,
+	// otherwise the template's.
 	// +optional
 	SecureBoot *bool `json:"secureBoot,omitempty"`
 
-	// minDisk is the least root disk that a VM of this image may have. Default: the size of the image's disk.
+	// minDisk is the least root disk that a VM of this image may have. Default: what the image service says, otherwise no
+	// minimum; the disk is never smaller than the image's.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="minDisk must be between 1Mi and 64Ti"
 	MinDisk *resource.Quantity `json:"minDisk,omitempty"`
 
-	// minMemory is the least memory that a VM of this image may have. Default: no minimum.
+	// minMemory is the least memory that a VM of this image may have. Default: what the image service says, otherwise no
+	// minimum.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
@@ -149,6 +152,22 @@ type XenImageStatus struct {
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=32
 	VirtualSize *resource.Quantity `json:"virtualSize,omitempty"`
+
+	// minDisk is the least root disk that VMs of the image may have: the spec's, or what the image service says.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	MinDisk *resource.Quantity `json:"minDisk,omitempty"`
+
+	// minMemory is the least memory that VMs of the image may have: the spec's, or what the image service says.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	MinMemory *resource.Quantity `json:"minMemory,omitempty"`
+
+	// firmware that VMs of the image boot with, where the spec or the image service says so.
+	// +optional
+	Firmware Firmware `json:"firmware,omitempty"`
 
 	// source tells for kubectl get where the image comes from: a URL, s3://bucket/key, the id of an image, the name of a
 	// snapshot or a uuid on the pool.

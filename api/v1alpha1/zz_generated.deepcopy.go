@@ -1862,6 +1862,16 @@ func (in *XenImageStatus) DeepCopyInto(out *XenImageStatus) {
 		x := (*in).DeepCopy()
 		*out = &x
 	}
+	if in.MinDisk != nil {
+		in, out := &in.MinDisk, &out.MinDisk
+		x := (*in).DeepCopy()
+		*out = &x
+	}
+	if in.MinMemory != nil {
+		in, out := &in.MinMemory, &out.MinMemory
+		x := (*in).DeepCopy()
+		*out = &x
+	}
 	if in.Checksum != nil {
 		in, out := &in.Checksum, &out.Checksum
 		*out = new(Checksum)

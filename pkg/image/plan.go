@@ -92,7 +92,7 @@ func cloneBase(ctx context.Context, h *pool.Handle, image Image, f Facts) error 
 }
 
 // shape is what of the template the spec decides.
-func shape(image Image, vm *xenapi.VM) (bootParams, platform map[string]string) {
+func shape(image Image, vm *xenapi.VM, root *xenapi.VDI) (bootParams, platform map[string]string) {
 	bootParams, platform = maps.Clone(vm.HVMBootParams), maps.Clone(vm.Platform)
 	if bootParams == nil {
 		bootParams = map[string]string{}
@@ -100,14 +100,14 @@ func shape(image Image, vm *xenapi.VM) (bootParams, platform map[string]string) 
 	if platform == nil {
 		platform = map[string]string{}
 	}
-	switch image.Spec.Firmware {
+	switch firmware(image, root) {
 	case v1alpha1.FirmwareUEFI:
 		bootParams["firmware"] = "uefi"
 	case v1alpha1.FirmwareBIOS:
 		bootParams["firmware"] = "bios"
 	}
-	if secure := image.Spec.SecureBoot; secure != nil {
-		platform["secureboot"] = fmt.Sprint(*secure)
+	if secure := secureBoot(image, root); secure != "" {
+		platform["secureboot"] = secure
 	}
 	// The disk comes first: a template for installing boots from CD.
 	bootParams["order"] = "cd"
@@ -115,12 +115,12 @@ func shape(image Image, vm *xenapi.VM) (bootParams, platform map[string]string) 
 }
 
 func isShaped(image Image, f Facts, _ string) bool {
-	bootParams, platform := shape(image, f.Template)
+	bootParams, platform := shape(image, f.Template, f.Root)
 	return maps.Equal(bootParams, f.Template.HVMBootParams) && maps.Equal(platform, f.Template.Platform)
 }
 
 func shapeTemplate(ctx context.Context, h *pool.Handle, image Image, f Facts) error {
-	bootParams, platform := shape(image, f.Template)
+	bootParams, platform := shape(image, f.Template, f.Root)
 	if !maps.Equal(bootParams, f.Template.HVMBootParams) {
 		if err := h.Client.VM.SetHVMBootParams(ctx, f.TemplateRef, bootParams); err != nil {
 			return err

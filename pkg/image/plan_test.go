@@ -27,7 +27,7 @@ func ofTemplate() Image {
 
 func TestWhichStepComesNext(t *testing.T) {
 	fresh := &xenapi.VM{UUID: "t", IsATemplate: true, NameLabel: xencache.MarkName(installation, ofDisk().Key, xencache.RoleImage), OtherConfig: map[string]string{"disks": "<provision/>"}}
-	bootParams, platform := shape(ofDisk(), fresh)
+	bootParams, platform := shape(ofDisk(), fresh, nil)
 	shaped := *fresh
 	shaped.HVMBootParams, shaped.Platform = bootParams, platform
 	markedOne := shaped

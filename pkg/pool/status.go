@@ -29,6 +29,8 @@ type Facts struct {
 	Installation string
 	// Users are XenInstances that name the pool, which keep it from being deleted.
 	Users int
+	// Images are templates and disks of living images, which take them away before the pool is deleted.
+	Images int
 	// Deleting says that the user asked for the XenPool to go.
 	Deleting bool
 }
@@ -42,6 +44,10 @@ func Judge(pool *v1alpha1.XenPool, f Facts) reconcile.Outcome {
 		return reconcile.Wait(v1alpha1.ReasonPoolInUse, fmt.Sprintf(
 			"%d XenInstances still name this pool; delete them first (annotation %s lets go of those that cannot be reached)",
 			f.Users, v1alpha1.AnnotationForceDelete))
+	}
+	if f.Deleting && f.Images > 0 {
+		return reconcile.Wait(v1alpha1.ReasonPoolInUse, fmt.Sprintf(
+			"%d templates and disks of images are still being removed; see the images that name this pool", f.Images)).After(livenessCheck)
 	}
 	problem := f.Secrets
 	if problem == nil {

@@ -62,6 +62,9 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	t := &target{handle: handle, sr: sr, request: i, task: TaskName(handle.Installation, id)}
 	for _, s := range sources {
 		if err = s.begin(ctx); err == nil {
+			t.said, err = imageMarks(s.object.Image)
+		}
+		if err == nil {
 			err = s.into(ctx, t)
 		}
 		if err != nil {
@@ -205,7 +208,8 @@ type target struct {
 	request *Import
 	task    string // its name
 	ref     xenapi.VDIRef
-	layers  int // that were written
+	layers  int               // that were written
+	said    map[string]string // what the store says of the image, as marks
 	format  v1alpha1.DiskFormat
 }
 
@@ -250,6 +254,7 @@ func (t *target) mark(ctx context.Context, m *meter, sha256 string) error {
 	}
 	config := maps.Clone(t.request.Marks)
 	maps.Copy(config, t.request.Done)
+	maps.Copy(config, t.said)
 	config[xencache.MarkSelf], config[MarkSHA256], config[MarkFileFormat] = uuid, sha256, string(t.format)
 	if err := t.handle.Client.VDI.SetOtherConfig(ctx, t.ref, config); err != nil {
 		return fmt.Errorf("mark the disk: %w", err)

@@ -1,0 +1,189 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/testkit/stores"
+)
+
+// xenImage is a namespaced image on the lab's pool.
+func xenImage(w *testkit.World, name string, source v1alpha1.ImageSource) *v1alpha1.XenImage {
+	return &v1alpha1.XenImage{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
+		Spec:       v1alpha1.XenImageSpec{Source: source, Pools: []v1alpha1.ImagePool{{Name: testkit.PoolName}}},
+	}
+}
+
+// TestImagesOfEveryStore: S3 with credentials, a web server that redirects and breaks off, and an image service whose
+// properties say what the VM needs; each is imported for a namespace, and an instance has its bytes.
+func TestImagesOfEveryStore(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	raw, tree := ext4(t, 16)
+	s3, web, cloud := stores.NewS3(t), newWebStore(t), stores.NewGlance(t)
+	s3.Put(t, "images/golden.raw", raw)
+	web.put("/golden.raw", raw)
+	var broken, ranges atomic.Int32
+	web.answer(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") != "" && strings.HasSuffix(r.Header.Get("Range"), "-") {
+			ranges.Add(1)
+		}
+		if r.Method != http.MethodGet || r.Header.Get("Range") != "" || broken.Add(1) > 1 {
+			return false
+		}
+		rw.Header().Set("Content-Length", fmt.Sprint(len(raw)))
+		rw.Header().Set("ETag", `"`+digest(raw)[:16]+`"`)
+		_, _ = rw.Write(raw[:len(raw)/2])
+		panic(http.ErrAbortHandler) // the connection breaks
+	})
+	front := httptest.NewServer(http.RedirectHandler(web.URL+"/golden.raw", http.StatusFound))
+	defer front.Close()
+	id := cloudImage(t, cloud, raw, map[string]any{
+		"name": "golden", "disk_format": "raw", "container_format": "bare", "min_disk": 1, "min_ram": 512, "hw_firmware_type": "uefi", "os_secure_boot": "disabled",
+	})
+	images := map[string]*v1alpha1.XenImage{
+		"s3": xenImage(w, "s3", v1alpha1.ImageSource{S3: &v1alpha1.S3Object{Key: "images/golden.raw", S3Bucket: v1alpha1.S3Bucket{
+			Endpoint: s3.URL, Bucket: s3.Bucket, CredentialsSecretRef: secretWith(t, w, "s3", s3.Secret()),
+		}}}),
+		"http":   xenImage(w, "http", v1alpha1.ImageSource{HTTP: &v1alpha1.HTTPObject{URL: front.URL + "/latest"}}),
+		"glance": xenImage(w, "glance", v1alpha1.ImageSource{Glance: &v1alpha1.GlanceImage{GlanceService: v1alpha1.GlanceService{Endpoint: cloud.URL}, ImageID: id}}),
+	}
+	images["http"].Spec.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: digest(raw)}
+	for _, image := range images {
+		create(t, w, image)
+	}
+	for name, image := range images {
+		w.WaitReady(t, image)
+		instance := fromImage(w, "of-"+name, name, testkit.PoolName)
+		instance.Spec.RootDisk = &v1alpha1.RootDisk{Size: quantity("1Gi")}
+		create(t, w, instance)
+		w.WaitReady(t, instance)
+		got := make([]byte, len(raw))
+		if _, err := diskInGuest(t, w.Simulator, instance.Status.UUID, "0").ReadAt(got, 0); err != nil || !bytes.Equal(got, raw) {
+			t.Errorf("%s: other bytes: %v", name, err)
+		}
+		if name != "glance" {
+			continue
+		}
+		sameFiles(t, got, tree)
+		_, vm := vmOf(t, w.Simulator, instance.Status.UUID)
+		if boot, _ := vm["HVM_boot_params"].(map[string]string); boot["firmware"] != "uefi" {
+			t.Errorf("it boots with %v", boot)
+		}
+		small := fromImage(w, "small", name, testkit.PoolName)
+		small.Spec.RootDisk = &v1alpha1.RootDisk{Size: quantity("512Mi")}
+		create(t, w, small)
+		w.WaitStalled(t, small, v1alpha1.ReasonFlavorTooSmall)
+		if status := image.Status; status.MinDisk.String() != "1Gi" || status.MinMemory.Cmp(resource.MustParse("512Mi")) != 0 || status.Firmware != v1alpha1.FirmwareUEFI {
+			t.Errorf("status is %s", testkit.Manifest(image))
+		}
+	}
+	if ranges.Load() == 0 {
+		t.Error("what broke off was not resumed")
+	}
+}
+
+// cloudImage puts an image into an image service, as a client of it would.
+func cloudImage(t testing.TB, cloud *stores.OpenStack, body []byte, properties map[string]any) string {
+	t.Helper()
+	id := cloud.CreateQueued(t, properties)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, cloud.URL+"/v2/images/"+id+"/file", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/octet-stream")
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Body.Close(); answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("the image service answers %s", answer.Status)
+	}
+	return id
+}
+
+// TestFilesThatAreNoImages: what is not what was said, or cannot be booted, is refused with its reason, and nothing is left.
+func TestFilesThatAreNoImages(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	store := newWebStore(t)
+	raw := make([]byte, 4<<20)
+	qcow2 := converted(t, raw, "-O", "qcow2")
+	for name, test := range map[string]struct {
+		body   []byte
+		format v1alpha1.DiskFormat
+		reason string
+	}{
+		"stated-otherwise": {qcow2, v1alpha1.DiskFormatVHD, v1alpha1.ReasonInvalidImage},
+		"vmdk":             {append([]byte("KDMV"), raw...), "", v1alpha1.ReasonInvalidImage},
+		"cut-short":        {converted(t, raw, "-O", "qcow2")[:len(qcow2)/2], "", v1alpha1.ReasonInvalidImage},
+		"packed-qcow2":     {packed(t, qcow2, "Gzip"), "", v1alpha1.ReasonFormatUnsupported},
+		"leaf":             {differenceAlone(t), "", v1alpha1.ReasonInvalidImage},
+	} {
+		store.put("/"+name, test.body)
+		image := httpImage("no-"+name, store.URL+"/"+name, test.body, testkit.PoolName)
+		image.Spec.Format = test.format
+		create(t, w, image)
+		w.WaitStalled(t, image, test.reason)
+		if n := len(markedTemplates(w.Simulator, image.Name)); n != 0 {
+			t.Errorf("%s has %d templates", name, n)
+		}
+	}
+	testkit.Eventually(t, "no disk is left", func(context.Context) error {
+		if n := disksWithRole(w.Simulator, "import") + disksWithRole(w.Simulator, "image"); n != 0 {
+			return errors.New("some are")
+		}
+		return nil
+	})
+}
+
+// TestAPoolIsDeletedAfterWhatItsImagesHave: the hidden templates and disks go first, and the other pool keeps its own.
+func TestAPoolIsDeletedAfterWhatItsImagesHave(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	store := newWebStore(t)
+	body := make([]byte, 4<<20)
+	store.put("/golden.raw", body)
+	second := secondPool(t, w, "goes")
+	image := httpImage("everywhere", store.URL+"/golden.raw", body, testkit.PoolName, "goes")
+	create(t, w, image)
+	w.WaitReady(t, image)
+	sr := second.FindByName(t, "SR", "NFS virtual disk storage")
+	there := second.Insert("VDI", map[string]any{"name_label": "there", "SR": sr, "virtual_size": int64(1 << 30), "managed": true, "type": "user"})
+	existing := &v1alpha1.XenClusterImage{ObjectMeta: metav1.ObjectMeta{Name: "around"}}
+	existing.Spec.Source.Existing = &v1alpha1.ExistingImage{VDIUUID: uuidOf(second, "VDI", there)}
+	existing.Spec.Pools = []v1alpha1.ImagePool{{Name: "goes"}}
+	create(t, w, existing)
+	w.WaitReady(t, existing)
+	xenPool := testkit.Pool("goes").Object()
+	if err := w.Client.Delete(t.Context(), xenPool); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitGone(t, xenPool)
+	for _, name := range []string{"everywhere", "around"} {
+		if left := markedTemplates(second, name); len(left) != 0 {
+			t.Errorf("image %s left %d templates on the pool", name, len(left))
+		}
+	}
+	if disksWithRole(second, "image") != 0 || len(markedTemplates(w.Simulator, "everywhere")) != 1 {
+		t.Errorf("%d disks are left there, %d templates are here", disksWithRole(second, "image"), len(markedTemplates(w.Simulator, "everywhere")))
+	}
+	if _, lives := second.Records("VDI")[there]; !lives {
+		t.Error("the disk that was there before went, too")
+	}
+	w.WaitStalled(t, image, v1alpha1.ReasonPoolNotFound)
+	if at := slices.IndexFunc(image.Status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Ready }); at < 0 || image.Status.Pools[at].Name != testkit.PoolName {
+		t.Errorf("status is %s", testkit.Manifest(image))
+	}
+}
