@@ -72,6 +72,9 @@ func runCalls(ctx context.Context, r *report) error {
 	if err := o.measureRescue(ctx, r); err != nil {
 		return fmt.Errorf("rescue: %w", err)
 	}
+	if err := o.measureSnapshots(ctx, r); err != nil {
+		return fmt.Errorf("snapshots: %w", err)
+	}
 	if err := o.measureResize(ctx, r); err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/controllers"
+	"github.com/kubexen/kubexen/pkg/egress"
 	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/testkit/controlplane"
 	"github.com/kubexen/kubexen/pkg/xensim"
@@ -99,11 +100,15 @@ func (o *operator) createObjects(ctx context.Context) error {
 func (o *operator) startManager(ctx context.Context) error {
 	ctx, o.cancel = context.WithCancel(ctx)
 	o.ended = make(chan error, 1)
+	endpoints, err := egress.New([]string{"127.0.0.0/8"}) // where the stores are
+	if err != nil {
+		return err
+	}
 	config := rest.CopyConfig(o.plane.Config)
 	config.Wrap(o.fence.WrapKubernetes)
 	manager, err := controllers.NewManager(config, controllers.Options{
 		Installation: "bench", WrapXenAPI: func(next http.RoundTripper) http.RoundTripper { return next }, Logger: logr.Discard(),
-		ConsoleURL: "https://consoles.example.org",
+		ConsoleURL: "https://consoles.example.org", Endpoints: endpoints,
 	})
 	if err != nil {
 		return err

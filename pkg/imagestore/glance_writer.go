@@ -43,7 +43,7 @@ func (g *Glance) Create(ctx context.Context, name string, upload Upload) (Writer
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &glanceWriter{withheld: withhold(upload, g.Location(name), cancel), store: g, name: name, id: image.ID}
+	w := &glanceWriter{withheld: withhold(upload, g.Location(name), Digests{SHA256: "ours", SHA512: "Glance's"}, cancel), store: g, name: name, id: image.ID}
 	w.body = send(-1, func(body io.ReadCloser) error { return w.put(ctx, body) })
 
 	return w, nil

@@ -21,9 +21,10 @@ type withheld struct {
 	mayBeTaken bool
 }
 
-// withhold returns a writer without its body, which the caller begins to send.
-func withhold(upload Upload, location string, cancel context.CancelFunc) withheld {
-	return withheld{upload: upload, location: location, cancel: cancel, digest: digesterOf(Digests{SHA256: "wanted", SHA512: "wanted"})}
+// withhold returns a writer without its body, which the caller begins to send. told are the digests that the store may tell
+// of what it holds, by whatever value: each costs as much as the whole rest of a transfer.
+func withhold(upload Upload, location string, told Digests, cancel context.CancelFunc) withheld {
+	return withheld{upload: upload, location: location, cancel: cancel, digest: digesterOf(told)}
 }
 
 // Write implements io.Writer.

@@ -11,9 +11,6 @@ import (
 	"github.com/kubexen/kubexen/pkg/pool"
 )
 
-// copyBuffer is how much of a stream is in our hands at a time.
-const copyBuffer = 1 << 20
-
 // upload is one attempt to take a snapshot's files to a store.
 type upload struct {
 	*Upload
@@ -180,8 +177,7 @@ func (u *upload) write(w io.Writer, image *bytesof.Checked) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{packer}, struct{ io.Reader }{image}, make([]byte, copyBuffer))
-	if err != nil {
+	if err := pass(packer, image); err != nil {
 		return err
 	}
 	return packer.Close()
