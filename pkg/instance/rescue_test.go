@@ -27,6 +27,13 @@ func asking(f *Facts) {
 	}
 }
 
+// withMoreMemory asks for more memory than the VM has.
+func withMoreMemory(w *Want) {
+	size := *w.Size
+	size.MinMemory, size.Memory, size.MaxMemory = 2*size.MinMemory, 2*size.Memory, 2*size.MaxMemory
+	w.Size = &size
+}
+
 // remembering puts the journal on the VM.
 func remembering(f *Facts) {
 	asking(f)
@@ -251,15 +258,20 @@ func TestRescueDecisions(t *testing.T) {
 		"its time is over and remembered": {facts: given(complete(running), active, lasting(time.Minute), func(f *Facts) { effects["RememberTimeout"](f) }), steps: stepShutDown},
 
 		// leaving
-		"given up when nothing was made":    {facts: given(complete(running), remembering, off), steps: "ForgetRescue"},
-		"given up with a fresh clone":       {facts: given(complete(running), withClone, off), steps: "MarkRescueDisks"},
-		"given up when prepared":            {facts: given(complete(running), prepared, off), steps: "DestroyRescueVM"},
-		"the return":                        {facts: given(complete(running), active, off), steps: stepShutDown},
-		"the rescue VM does not answer":     {facts: given(complete(running), active, off, stopping(operationLeaveRescue, 31*time.Second)), steps: stepPowerOff},
-		"the rescue VM is off":              {facts: given(complete(running), active, off, func(f *Facts) { f.Rescue.Power = halted }), steps: "DetachOriginalDisks"},
-		"it may not be destroyed":           {facts: given(complete(running), prepared, off, func(f *Facts) { f.Rescue.Blocked["destroy"] = "mine" }), kind: reconcile.KindTerminal, reason: v1alpha1.ReasonOperationBlocked},
-		"the return in maintenance":         {facts: given(complete(running), active, off, func(f *Facts) { f.Me.Held, f.Me.HeldReason = "held", v1alpha1.ReasonMaintenance }), kind: reconcile.KindDone, reason: v1alpha1.ReasonMaintenance},
-		"back, it ran before":               {facts: given(wanting(func(w *Want) { w.Power = "" }), complete(running), remembering, off, having(func(vm *VM) { vm.Power = halted })), steps: stepStart},
+		"given up when nothing was made": {facts: given(complete(running), remembering, off), steps: "ForgetRescue"},
+		"given up with a fresh clone":    {facts: given(complete(running), withClone, off), steps: "MarkRescueDisks"},
+		"given up when prepared":         {facts: given(complete(running), prepared, off), steps: "DestroyRescueVM"},
+		"the return":                     {facts: given(complete(running), active, off), steps: stepShutDown},
+		"the rescue VM does not answer":  {facts: given(complete(running), active, off, stopping(operationLeaveRescue, 31*time.Second)), steps: stepPowerOff},
+		"the rescue VM is off":           {facts: given(complete(running), active, off, func(f *Facts) { f.Rescue.Power = halted }), steps: "DetachOriginalDisks"},
+		"it may not be destroyed":        {facts: given(complete(running), prepared, off, func(f *Facts) { f.Rescue.Blocked["destroy"] = "mine" }), kind: reconcile.KindTerminal, reason: v1alpha1.ReasonOperationBlocked},
+		"the return in maintenance":      {facts: given(complete(running), active, off, func(f *Facts) { f.Me.Held, f.Me.HeldReason = "held", v1alpha1.ReasonMaintenance }), kind: reconcile.KindDone, reason: v1alpha1.ReasonMaintenance},
+		"back, it ran before":            {facts: given(wanting(func(w *Want) { w.Power = "" }), complete(running), remembering, off, having(func(vm *VM) { vm.Power = halted })), steps: stepStart},
+		"back, and a change waits":       {facts: given(complete(running), remembering, off, having(func(vm *VM) { vm.Power = halted }), wanting(withMoreMemory)), steps: "ForgetRescue"},
+		"back, a change waits, and nobody would start it afterwards": {
+			facts: given(wanting(func(w *Want) { w.Power = "" }), complete(running), remembering, off, having(func(vm *VM) { vm.Power = halted }), wanting(withMoreMemory)),
+			steps: stepStart,
+		},
 		"back, it was off before":           {facts: given(wanting(func(w *Want) { w.Power = "" }), complete(halted), remembering, off), steps: "ForgetRescue"},
 		"a rescue VM that nobody remembers": {facts: given(complete(running), active, off, having(func(vm *VM) { delete(vm.OtherConfig, xencache.MarkJournal) })), steps: stepShutDown},
 		"timed out before":                  {facts: given(complete(running), asking, func(f *Facts) { effects["RememberTimeout"](f) }), kind: reconcile.KindDone},
