@@ -1,0 +1,178 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/imagestore"
+)
+
+// whole is a manifest as we write it.
+func whole() Manifest {
+	file := func(name string) *ManifestFile {
+		return &ManifestFile{Name: name, Size: 4096, SHA256: strings.Repeat("a", 64)}
+	}
+	return Manifest{
+		Version: ManifestVersion, Installation: "ours", Snapshot: "team-a/monday", SnapshotUUID: "u", TakenAt: time.Unix(0, 0).UTC(),
+		Format: v1alpha1.DiskFormatVHD, VM: ManifestVM{Name: "web", VCPUs: 2, MaxVCPUs: 4, Memory: 1 << 30, MaxMemory: 2 << 30},
+		Disks: []ManifestDisk{
+			{Name: "root", Device: 0, VDI: "v0", Size: 1 << 30, Bootable: true, File: file("root.vhd")},
+			{Name: "data", Device: 4, VDI: "v4", Size: 1 << 20, File: file("data.vhd")},
+		},
+		NICs: []ManifestNIC{{Device: "0", MAC: "02:00:00:00:00:01", Network: "lan"}},
+	}
+}
+
+func TestWhichManifestsAreTaken(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Manifest)
+		wants  string // of the message; "" for one that is taken
+	}{
+		"as we write it":        {func(*Manifest) {}, ""},
+		"one archive":           {func(m *Manifest) { m.File, m.Disks[0].File, m.Disks[1].File = m.Disks[0].File, nil, nil }, ""},
+		"a difference":          {func(m *Manifest) { m.Parent = parent("../sunday/manifest.json"); m.Disks[0].Base = "b" }, ""},
+		"of another version":    {func(m *Manifest) { m.Version = 2 }, "version 2"},
+		"of no format":          {func(m *Manifest) { m.Format = "VMDK" }, "VMDK"},
+		"without disks":         {func(m *Manifest) { m.Disks = nil }, "0 disks"},
+		"without a root disk":   {func(m *Manifest) { m.Disks = m.Disks[1:] }, "no disk called root"},
+		"without a file":        {func(m *Manifest) { m.Disks[1].File = nil }, "no file"},
+		"twice the name":        {func(m *Manifest) { m.Disks[1].Name = "root" }, "named or placed like another"},
+		"twice the place":       {func(m *Manifest) { m.Disks[1].Device = 0 }, "named or placed like another"},
+		"a place that is none":  {func(m *Manifest) { m.Disks[1].Device = 255 }, "device 255"},
+		"a bomb of a disk":      {func(m *Manifest) { m.Disks[1].Size = 65 << 40 }, "bytes"},
+		"a file elsewhere":      {func(m *Manifest) { m.Disks[0].File.Name = "../../secret" }, "beside it"},
+		"a file of no digest":   {func(m *Manifest) { m.Disks[0].File.SHA256 = "" }, "digest"},
+		"a name like a path":    {func(m *Manifest) { m.Disks[0].Name = "a/b" }, "named"},
+		"too much memory":       {func(m *Manifest) { m.VM.MaxMemory = 65 << 40 }, "memory"},
+		"no CPU":                {func(m *Manifest) { m.VM.VCPUs = 0 }, "VCPUs"},
+		"a group's address":     {func(m *Manifest) { m.NICs[0].MAC = "01:00:00:00:00:01" }, "MAC"},
+		"an address of no kind": {func(m *Manifest) { m.NICs[0].MAC = "lan" }, "MAC"},
+		"a device of no kind":   {func(m *Manifest) { m.NICs[0].Device = "16" }, "interface"},
+		"a parent by URL":       {func(m *Manifest) { m.Parent = parent("https://elsewhere/manifest.json") }, "relative path"},
+		"a difference to none":  {func(m *Manifest) { m.Disks[0].Base = "b" }, "difference"},
+	} {
+		m := whole()
+		test.change(&m)
+		err := m.check()
+		if _, permanent := IsPermanent(err); (err == nil) != (test.wants == "") || err != nil && (!strings.Contains(err.Error(), test.wants) || !permanent) {
+			t.Errorf("%s: error %v, want %q", name, err, test.wants)
+		}
+	}
+}
+
+func parent(manifest string) *ManifestParent {
+	return &ManifestParent{Snapshot: "team-a/sunday", SnapshotUUID: "p", Manifest: manifest, SHA256: strings.Repeat("b", 64)}
+}
+
+// texts are a store that holds manifests alone, under the whole of their places.
+type texts map[string]string
+
+func (s texts) Open(_ context.Context, place Place) (imagestore.Store, error) {
+	return text{place: place.Source.S3.Key, all: s}, nil
+}
+
+type text struct {
+	imagestore.Store
+	place string
+	all   texts
+}
+
+func (s text) Location(string) string { return s.place }
+
+func (s text) Stat(context.Context, string) (imagestore.Object, error) {
+	if _, found := s.all[s.place]; !found {
+		return imagestore.Object{}, &imagestore.Error{Kind: imagestore.NotFound, Op: "look at", Target: s.place, Err: errors.New("nothing there")}
+	}
+	return imagestore.Object{}, nil
+}
+
+func (s text) Open(context.Context, string, imagestore.Object, int64, int64) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(s.all[s.place])), nil
+}
+
+// TestAChainOfUploads: each disk is imported from the files that hold it, the full one below; what was changed on the way is
+// refused.
+func TestAChainOfUploads(t *testing.T) {
+	store := texts{}
+	put := func(key string, m Manifest) string {
+		body, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store[key] = string(body)
+		return digestOf(body)
+	}
+	full := whole()
+	full.Disks = full.Disks[:1]
+	below := put("p/team-a/sunday/manifest.json", full)
+	upper := whole()
+	upper.Parent, upper.Disks[0].Base = parent("../sunday/manifest.json"), "v0"
+	upper.Parent.SHA256 = below
+	put("p/team-a/monday/manifest.json", upper)
+	source := &v1alpha1.BackupSource{S3: &v1alpha1.S3Object{Key: "p/team-a/monday/manifest.json"}}
+	backup, err := ReadBackup(t.Context(), store, "team-a", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := func(disk string) (all []string) {
+		i, err := backup.Disk("team-a", disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, layer := range append(slices.Clone(i.Below), Layer{Place: i.Place}) {
+			all = append(all, layer.Place.Source.S3.Key)
+		}
+		return all
+	}
+	if got := keys("root"); !slices.Equal(got, []string{"p/team-a/sunday/root.vhd", "p/team-a/monday/root.vhd"}) {
+		t.Errorf("root is made of %v", got)
+	}
+	if got := keys("data"); !slices.Equal(got, []string{"p/team-a/monday/data.vhd"}) { // it was new
+		t.Errorf("data is made of %v", got)
+	}
+	full.VM.Name = "changed"
+	put("p/team-a/sunday/manifest.json", full)
+	if _, err := ReadBackup(t.Context(), store, "team-a", source); err == nil || !strings.Contains(err.Error(), "digest") {
+		t.Errorf("a changed base: %v", err)
+	}
+	delete(store, "p/team-a/sunday/manifest.json")
+	if _, err := ReadBackup(t.Context(), store, "team-a", source); !errors.As(err, new(*Failure)) {
+		t.Errorf("a missing base: %v", err)
+	}
+}
+
+// FuzzManifest: whatever a store holds, it is taken whole or refused; and a taken one leads to no file but beside it.
+func FuzzManifest(f *testing.F) {
+	good, err := json.Marshal(whole())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(good))
+	f.Add(`{"version":1,"disks":[{"name":"root","file":{"name":".."}}]}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		store := texts{"a/b/manifest.json": body}
+		backup, err := ReadBackup(t.Context(), store, "ns", &v1alpha1.BackupSource{S3: &v1alpha1.S3Object{Key: "a/b/manifest.json"}})
+		if err != nil {
+			if !errors.As(err, new(*Failure)) {
+				t.Errorf("untyped: %v", err)
+			}
+			return
+		}
+		for _, disk := range backup.Manifest.Disks {
+			i, err := backup.Disk("ns", disk.Name)
+			if err != nil {
+				continue
+			}
+			if rest, beside := strings.CutPrefix(i.Place.Source.S3.Key, "a/b/"); !beside || rest == "" || strings.Contains(rest, "/") {
+				t.Errorf("disk %q is read from %q", disk.Name, i.Place.Source.S3.Key)
+			}
+		}
+	})
+}
