@@ -86,8 +86,15 @@ func (ch *change) follow(ctx context.Context, api client.WithWatch, instance *v1
 		case ctx.Err() != nil:
 			return fmt.Errorf("it is not done yet (%w): %s", context.Cause(ctx), shown.last)
 		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchPause):
+		}
 	}
 }
+
+// watchPause lies between the end of a watch and the next: the API server may end each at once.
+const watchPause = time.Second
 
 // read shows what one watch brings.
 func (ch *change) read(ctx context.Context, watcher watch.Interface, generation int64, shown *display) (bool, error) {

@@ -19,6 +19,8 @@ const placementField = "placement.host"
 type migrateRequest struct {
 	host string
 	pin  bool
+	// name of the host, which may have been named by its uuid.
+	name string
 }
 
 func newMigrateCommand(c *cluster) *cobra.Command {
@@ -42,13 +44,28 @@ func newMigrateCommand(c *cluster) *cobra.Command {
 }
 
 // edit asks for the host.
-func (r *migrateRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+func (r *migrateRequest) edit(ctx context.Context, api client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
+	r.name = hostName(ctx, api, i.Spec.PoolRef.Name, r.host)
 	if i.Spec.Placement == nil {
 		i.Spec.Placement = &v1alpha1.Placement{}
 	}
 	i.Spec.Placement.Host = r.host
 	i.Spec.Placement.Pin = i.Spec.Placement.Pin || r.pin
 	return "", nil
+}
+
+// hostName is the name of a host that may have been named by its uuid, as far as the user may look at the pool.
+func hostName(ctx context.Context, api client.Client, pool, host string) string {
+	var found v1alpha1.XenPool
+	if err := api.Get(ctx, client.ObjectKey{Name: pool}, &found); err != nil {
+		return host // who may not look is told by the instance
+	}
+	for _, known := range found.Status.Hosts {
+		if known.UUID == host {
+			return known.Name
+		}
+	}
+	return host
 }
 
 // progress is how far it is.
@@ -64,7 +81,10 @@ func (r *migrateRequest) progress(i *v1alpha1.XenInstance) (progress, error) {
 	case at >= 0:
 		return progress{}, errors.New(i.Status.PendingChanges[at].Message)
 	case i.Status.HostName == "":
-		return progress{done: true, text: fmt.Sprintf("%s is %s and starts on %s", i.Name, i.Status.PowerState, r.host)}, nil
+		return progress{done: true, text: fmt.Sprintf("%s is %s and starts on %s", i.Name, i.Status.PowerState, r.name)}, nil
+	case i.Status.HostName != r.name:
+		return progress{}, fmt.Errorf("%s is on %s: it was moved away from %s, or started elsewhere, and a preference counts once; --pin brings it back",
+			i.Name, i.Status.HostName, r.name)
 	}
 	return progress{done: true, text: fmt.Sprintf("%s is on %s", i.Name, i.Status.HostName)}, nil
 }

@@ -70,23 +70,28 @@ func sized(i *v1alpha1.XenInstance, flavor string) (progress, error) {
 	applied, resize := i.Status.Flavor, i.Status.Resize
 	has := applied != nil && applied.Name == flavor && meta.IsStatusConditionTrue(i.Status.Conditions, v1alpha1.ConditionFlavorApplied)
 	switch {
+	case !isReady(i) || i.Status.Operation != nil:
+		return underWay(i), nil
 	case has && resize != nil && resize.Stage == v1alpha1.ResizeAwaitingConfirmation:
 		return progress{done: true, text: fmt.Sprintf("%s; kubectl xen confirm %s keeps it, kubectl xen revert %s goes back", size(i), i.Name, i.Name)}, nil
-	case has && resize == nil && isReady(i):
+	case has && len(i.Status.PendingChanges) == 0:
 		return progress{done: true, text: size(i)}, nil
-	case !has && isReady(i) && i.Status.Operation == nil:
-		return progress{done: true, text: waiting(i)}, nil
 	}
-	return underWay(i), nil
+	return progress{done: true, text: waiting(i)}, nil
 }
 
-// waiting says what waits for the VM to be off, and how it need not.
+// waiting says what the instance waits for, which is its user, and what is not carried out until then.
 func waiting(i *v1alpha1.XenInstance) string {
 	var text strings.Builder
 	for _, pending := range i.Status.PendingChanges {
 		fmt.Fprintf(&text, "%s (%s): %s\n", pending.Field, pending.Requires, pending.Message)
 	}
-	text.WriteString("this waits until the VM is off; kubectl xen resize --restart does it now")
+	ready := meta.FindStatusCondition(i.Status.Conditions, v1alpha1.ConditionReady)
+	fmt.Fprintf(&text, "%s: %s", ready.Reason, ready.Message)
+	off := ready.Reason == v1alpha1.ReasonPowerOffRequired || ready.Reason == v1alpha1.ReasonRestartRequired
+	if off && (i.Spec.Resize == nil || i.Spec.Resize.Strategy != v1alpha1.ResizeRestart) {
+		fmt.Fprintf(&text, "; kubectl xen resize %s --flavor %s --restart does it now", i.Name, i.Spec.FlavorRef.Name)
+	}
 	return text.String()
 }
 
@@ -125,15 +130,18 @@ func confirm(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothi
 	return "", nil
 }
 
-// resizeOver is how far the end of a resize is.
+// resizeOver is how far the end of a resize is. What waits for the VM to be off, or to run again, is its user's.
 func resizeOver(i *v1alpha1.XenInstance) (progress, error) {
 	if err := stalled(i); err != nil {
 		return progress{}, err
 	}
-	if i.Status.Resize == nil && isReady(i) && i.Status.Flavor != nil {
+	switch {
+	case !isReady(i) || i.Status.Operation != nil:
+		return underWay(i), nil
+	case i.Status.Resize == nil && len(i.Status.PendingChanges) == 0 && i.Status.Flavor != nil:
 		return progress{done: true, text: size(i)}, nil
 	}
-	return underWay(i), nil
+	return progress{done: true, text: waiting(i)}, nil
 }
 
 func newRevertCommand(c *cluster) *cobra.Command {
@@ -155,7 +163,8 @@ func newRevertCommand(c *cluster) *cobra.Command {
 // revertRequest is the way back that the user asks for.
 type revertRequest struct{ discard bool }
 
-// edit asks for the old flavor, and with discard for the old root disk.
+// edit asks for the old flavor, and with discard for the old root disk: what the spec says of its size is put back too, or it
+// would be changed again at once.
 func (r *revertRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
 	resize := i.Status.Resize
 	switch {
@@ -163,15 +172,21 @@ func (r *revertRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.Xen
 		return "", fmt.Errorf("no resize of %s can be reverted: none is under way, none waits to be confirmed", i.Name)
 	case r.discard && resize.RestorePoint == nil:
 		return "", errors.New("the resize has no restore point to go back to: without --discard CPUs and memory go back and the data stays")
-	case resize.From == "" || resize.From == resize.To:
-		return "", errors.New("the resize has changed no flavor: put rootDisk of the manifest back as it was")
+	case resize.From == "":
+		return "", errors.New("the VM had no flavor before the resize: name one that has its old size, with kubectl xen resize")
+	case !r.discard && resize.From == resize.To:
+		return "", errors.New("the resize has changed the root disk alone: --discard puts that back, and what was written to it since is lost")
 	}
 	i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: resize.From}
-	if r.discard {
-		if i.Spec.Resize == nil {
-			i.Spec.Resize = &v1alpha1.Resize{}
-		}
-		i.Spec.Resize.DiscardTo = resize.RestorePoint.ID
+	if !r.discard {
+		return "", nil
+	}
+	if i.Spec.Resize == nil {
+		i.Spec.Resize = &v1alpha1.Resize{}
+	}
+	i.Spec.Resize.DiscardTo = resize.RestorePoint.ID
+	if root := i.Spec.RootDisk; root != nil && (root.Size != nil || root.ShrinkTo != nil) {
+		root.Size, root.ShrinkTo = resize.RestorePoint.Size, nil
 	}
 	return "", nil
 }

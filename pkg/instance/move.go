@@ -24,8 +24,8 @@ const migrationRetry = time.Minute
 // wish is the host that the VM is to go to.
 type wish struct {
 	HostFit
-	// Must says that the VM may be nowhere else.
-	Must bool
+	// Must says that the VM may be nowhere else, Sizes that it goes for the sake of its new size.
+	Must, Sizes bool
 	// Why says what asks for it.
 	Why string
 }
@@ -38,9 +38,10 @@ type obstacle struct {
 }
 
 // moveWish is where the VM is to go, nil if it is where it belongs. A preference counts once: the VM's affinity tells that it
-// was acted on, so a VM that somebody moves afterwards is left where it is.
+// was acted on, so a VM that somebody moves afterwards is left where it is. A guest that is to stop anyway is not moved before.
 func (f *Facts) moveWish() *wish {
-	if f.VM == nil || f.Move == nil || f.building() {
+	stops := f.running() && f.Want.Power != "" && f.Want.Power != v1alpha1.PowerStateRunning
+	if f.VM == nil || f.Move == nil || f.building() || stops {
 		return nil
 	}
 	if host := f.hostOf(f.Want.Host); host != nil {
@@ -53,15 +54,21 @@ func (f *Facts) moveWish() *wish {
 			return &wish{HostFit: fit, Why: "placement.host"}
 		}
 	}
-	if f.Want.Pinned || f.Want.Size == nil || sized(f) || !f.isToRun() || !f.sizesNow() || f.heldByAnother() {
+	if f.Want.Pinned || !f.resizeAwaitsMove() {
 		return nil
 	}
 	best := bestFit(f.placements(*f.Want.Size))
-	if best == nil || best.SeesDisks() {
-		return nil // no host can take it, or the next start finds one
-	}
 	fit := f.placement(best.Host, f.VM.Size)
-	return &wish{HostFit: fit, Why: fmt.Sprintf("flavor %s fits no host that sees the disks", f.Want.Flavor)}
+	return &wish{HostFit: fit, Sizes: true, Why: fmt.Sprintf("flavor %s fits no host that sees the disks", f.Want.Flavor)}
+}
+
+// resizeAwaitsMove reports whether a new size would be given to the VM now if it were on another host, one that has to get its
+// disks for that. What keeps the resize keeps the disks.
+func (f *Facts) resizeAwaitsMove() bool {
+	if f.fitsInSight() || f.heldByAnother() || len(f.Me.PowerOnGates) > 0 {
+		return false
+	}
+	return f.sizesNow() && len(resizeProblems(f)) == 0
 }
 
 // hostOf finds a host, nil if there is none.
@@ -116,7 +123,7 @@ func (f *Facts) obstacles(w *wish) []obstacle {
 func (f *Facts) storageObstacles(w *wish, add func(reason string, requires v1alpha1.ChangeRequires, format string, args ...any)) {
 	hold := v1alpha1.RequiresHold
 	if f.heldByAnother() {
-		add(v1alpha1.ReasonInstanceBusy, hold, "its disks stay while a resize is not over; confirm or revert it first")
+		add(v1alpha1.ReasonInstanceBusy, v1alpha1.RequiresConfirmation, "its disks stay while a resize is not over; confirm or revert it first")
 	}
 	for _, disk := range f.moving(&w.HostFit) {
 		switch {
@@ -313,13 +320,12 @@ func whenMoveRefused(f *Facts, _ time.Time) (Plan, bool) {
 	if len(found) == 0 {
 		return undecided() // the pool is held
 	}
-	message := f.moveText(w, found)
-	for _, o := range found {
-		if w.Must || o.requires == v1alpha1.RequiresHold {
-			return stop(reconcile.Terminal(o.reason, message).After(recheckAfter))
-		}
+	if first := found[0]; first.reason == v1alpha1.ReasonInstanceBusy {
+		return undecided() // what it waits for says more, and status.pendingChanges has it
+	} else if w.Must || w.Sizes {
+		return stop(reconcile.Terminal(first.reason, f.moveText(w, found)).After(recheckAfter))
 	}
-	return stop(reconcile.Done().Because(found[0].reason, message).After(recheckAfter))
+	return stop(reconcile.Done().Because(found[0].reason, f.moveText(w, found)).After(recheckAfter))
 }
 
 // moveText says where the VM is, where it is to be, and what keeps it.

@@ -49,8 +49,8 @@ func at(host xenapi.HostRef, pin bool) factsOption {
 // second changes the second host.
 func second(change func(*Host)) factsOption { return func(f *Facts) { change(&f.Hosts[1]) } }
 
-// larger asks for a size that only the second host has room for.
-func larger(f *Facts) {
+// roomier asks for a size that only the second host has room for.
+func roomier(f *Facts) {
 	f.Want.Size = &Size{VCPUs: 2, MaxVCPUs: 2, MinMemory: 40 * gib, Memory: 40 * gib, MaxMemory: 40 * gib}
 	f.Hosts[1].MemoryFree = 60 * gib
 	f.Want.Resize.Strategy = v1alpha1.ResizeRestart
@@ -99,8 +99,8 @@ func TestMoves(t *testing.T) {
 		"arrived without its marks":                             {facts: given(running, twoHosts, at("other", false), moveRemembered, arrived), step: "RestoreDisks"},
 		"the wish is taken back":                                {facts: given(running, twoHosts, moveRemembered), step: "RestoreDisks"},
 		"deleted on its way":                                    {facts: given(running, twoHosts, moveRemembered, arrived, deleting(v1alpha1.DeletionDelete)), step: "RestoreDisks"},
-		"a flavor that fits only elsewhere":                     {facts: given(running, twoHosts, larger), step: "RememberDisks"},
-		"a flavor that fits elsewhere, and the disks are there": {facts: given(running, twoHosts, onNFS, larger), step: "RememberSizes"},
+		"a flavor that fits only elsewhere":                     {facts: given(running, twoHosts, roomier), step: "RememberDisks"},
+		"a flavor that fits elsewhere, and the disks are there": {facts: given(running, twoHosts, onNFS, roomier), step: "RememberSizes"},
 		"the pool is held": {
 			facts: given(running, twoHosts, onNFS, at("other", true), func(f *Facts) { f.Me.Held, f.Me.HeldReason = "no", v1alpha1.ReasonMaintenance }),
 		},
@@ -126,14 +126,30 @@ func TestMoves(t *testing.T) {
 			kind:  reconcile.KindTerminal, says: "does not see local of xs1, where disk root is, and nothing that it sees can take it",
 		},
 		"changed blocks are tracked": {
-			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.Disks[0].VDI.TracksChanges = true })),
+			facts: given(running, twoHosts, at("other", true), having(func(vm *VM) { vm.Disks[0].VDI.TracksChanges = true })),
 			kind:  reconcile.KindTerminal, says: "changed block tracking",
 		},
+		"changed blocks are tracked, and the host is only preferred": {
+			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.Disks[0].VDI.TracksChanges = true })),
+			says:  "changed block tracking",
+		},
+		"changed blocks are tracked, and a flavor fits only elsewhere": {
+			facts: given(running, twoHosts, roomier, having(func(vm *VM) { vm.Disks[0].VDI.TracksChanges = true })),
+			kind:  reconcile.KindTerminal, says: "changed block tracking",
+		},
+		"a flavor fits only elsewhere, and cannot be had for another reason": {
+			facts: given(running, twoHosts, roomier, having(func(vm *VM) { vm.Blocked["hard_shutdown"] = "ask Ann" })),
+			kind:  reconcile.KindTerminal, says: "hard_shutdown is blocked",
+		},
+		"a flavor fits only elsewhere, and the VM may not be started": {
+			facts: given(running, twoHosts, roomier, func(f *Facts) { f.Me.PowerOnGates = []string{"ann"} }), says: "changes wait until the VM is off",
+		},
+		"a guest that is to stop is not moved before": {facts: given(running, off, twoHosts, onNFS, at("other", true)), step: "ShutDown"},
 		"changed blocks are tracked, and the disk stays": {
 			facts: given(running, twoHosts, onNFS, at("other", false), having(func(vm *VM) { vm.Disks[0].VDI.TracksChanges = true })), step: "Migrate",
 		},
 		"the disk hangs on another VM too": {
-			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.Disks[0].VDI.Users = 2 })),
+			facts: given(running, twoHosts, at("other", true), having(func(vm *VM) { vm.Disks[0].VDI.Users = 2 })),
 			kind:  reconcile.KindTerminal, says: "hangs on another VM too",
 		},
 		"no agent": {
@@ -144,12 +160,11 @@ func TestMoves(t *testing.T) {
 			kind:  reconcile.KindTerminal, says: "nested-virt",
 		},
 		"blocked by an administrator": {
-			facts: given(running, twoHosts, onNFS, at("other", false), having(func(vm *VM) { vm.Blocked["pool_migrate"] = "ask Ann" })),
+			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Blocked["pool_migrate"] = "ask Ann" })),
 			kind:  reconcile.KindTerminal, says: "pool_migrate is blocked on the VM (blocked_operations): ask Ann",
 		},
 		"a resize is not over": {
 			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.OtherConfig[xencache.MarkJournal] = `{"operation":"Something"}` })),
-			kind:  reconcile.KindTerminal, says: "confirm or revert it first",
 		},
 		"no host of the name, preferred": {
 			facts: given(running, twoHosts, wanting(func(w *Want) { w.HostProblem = &Problem{Reason: v1alpha1.ReasonHostNotFound, Message: "no such host"} })),
