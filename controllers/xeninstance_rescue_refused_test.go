@@ -94,6 +94,21 @@ func refusedRescues() map[string]refusedRescue {
 				}
 			},
 		},
+		"a gate": {
+			reason: v1alpha1.ReasonGated,
+			obstacle: func(m *meddler) func() {
+				gate := func(set bool) {
+					edit(m.T, m.w, m.instance, func(i *v1alpha1.XenInstance) {
+						i.Annotations = maps.Clone(i.Annotations)
+						if delete(i.Annotations, v1alpha1.GatePowerOnPrefix+"backup"); set {
+							i.Annotations[v1alpha1.GatePowerOnPrefix+"backup"] = "is being made"
+						}
+					})
+				}
+				gate(true)
+				return func() { gate(false) }
+			},
+		},
 		"a pool in maintenance": {
 			reason: v1alpha1.ReasonMaintenance,
 			obstacle: func(m *meddler) func() {
