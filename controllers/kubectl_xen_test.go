@@ -8,6 +8,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xenapi"
 )
 
 // fresh reads an instance as it is stored now.
@@ -89,7 +90,7 @@ func TestKubectlXenResize(t *testing.T) {
 	fails(t, w, v1alpha1.ReasonFlavorTooLarge, "resize", "web", "--flavor", "huge")
 	says(t, w, "web has flavor small", "resize", "web", "--flavor", "small")
 
-	says(t, w, "kubectl xen resize --restart does it now", "resize", "web", "--flavor", "large")
+	says(t, w, "kubectl xen resize web --flavor large --restart does it now", "resize", "web", "--flavor", "large")
 	says(t, w, "kubectl xen confirm web keeps it", "resize", "web", "--flavor", "large", "--restart")
 	if got := fresh(t, w, instance).Status.Flavor; got.Name != "large" || got.VCPUs != 4 {
 		t.Errorf("it has %+v", got)
@@ -100,6 +101,27 @@ func TestKubectlXenResize(t *testing.T) {
 	says(t, w, "kubectl xen confirm web keeps it", "resize", "web", "--flavor", "large")
 	says(t, w, "web has flavor large", "confirm", "web")
 	fails(t, w, "waits to be confirmed", "confirm", "web")
+
+	// The root disk as well, and back again: one that the spec goes on asking for would be grown anew.
+	edit(t, w, fresh(t, w, instance), rooted("14Gi"))
+	says(t, w, "kubectl xen revert web goes back", "resize", "web", "--flavor", "small")
+	says(t, w, "web has flavor large", "revert", "web", "--discard")
+	w.WaitAtRest(t)
+	if got := fresh(t, w, instance); got.Spec.RootDisk.Size.String() != "12Gi" || got.Status.RootDisk.Size.String() != "12Gi" || got.Status.Resize != nil {
+		t.Errorf("the spec asks for %s, the disk has %s, resize %+v", got.Spec.RootDisk.Size, got.Status.RootDisk.Size, got.Status.Resize)
+	}
+}
+
+// TestKubectlXenWaitsForItsUser: what waits for the VM to be off is said, and not waited for.
+func TestKubectlXenWaitsForItsUser(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	instance := web(w).With(manually).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	waitAgent(t, w, instance)
+	says(t, w, "kubectl xen confirm web keeps it", "resize", "web", "--flavor", "large")
+	edit(t, w, fresh(t, w, instance), func(i *v1alpha1.XenInstance) { i.Spec.Resize.Strategy = v1alpha1.ResizeOnNextBoot })
+	says(t, w, "PowerOffRequired: changes wait until the VM is off", "revert", "web")
 }
 
 // TestKubectlXenMigrate: another host from the command line.
@@ -113,7 +135,19 @@ func TestKubectlXenMigrate(t *testing.T) {
 	fails(t, w, `has no host "xs9" in placement.host; it has xs1, xs2`, "migrate", "web", "--host", "xs9")
 	says(t, w, "web is on xs2", "migrate", "web", "--host", "xs2")
 	writtenByPlugIn(t, fresh(t, w, instance), "placement")
-	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
+	host := xenapi.HostRef(w.Simulator.FindByName(t, "host", "xs1"))
+	vm := xenapi.VMRef(byUUID(t, w, "VM", instance.Status.UUID))
+	if err := w.Simulator.Update("VDI", rootOf(w, string(vm)), map[string]any{"SR": w.Simulator.FindByName(t, "SR", sharedStorage)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := administrator(t, w).VM.PoolMigrate(t.Context(), vm, host, map[string]string{}); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitAtRest(t)
+	fails(t, w, "a preference counts once; --pin brings it back", "migrate", "web", "--host", "xs2")
+	uuid, _ := w.Simulator.Records("host")[w.Simulator.FindByName(t, "host", "xs2")]["uuid"].(string)
+	says(t, w, "web is on xs2", "migrate", "web", "--host", uuid, "--pin")
+	edit(t, w, fresh(t, w, instance), func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
 	waitPowered(t, w, instance, v1alpha1.PowerStateHalted)
 	says(t, w, "web is Halted and starts on xs1", "migrate", "web", "--host", "xs1", "--pin")
 	edit(t, w, fresh(t, w, instance), func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateRunning })

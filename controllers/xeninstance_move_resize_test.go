@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
 // cramp leaves a host with eight gibibytes of memory.
@@ -54,6 +55,39 @@ func TestFlavorFitsElsewhere(t *testing.T) {
 			}
 			remove(t, w, instance)
 		})
+	}
+}
+
+// TestFailedMoveBeforeAResize: while the disks cannot go where a flavor fits, the guest runs on as it was; without the wish for
+// the flavor nothing of the attempt is left.
+func TestFailedMoveBeforeAResize(t *testing.T) {
+	w, fence := newWorld(t, twoHosts)
+	create(t, w, testkit.Flavor("wide", 2, "16Gi"))
+	cramp(t, w, "xs1")
+	instance := web(w).With(storedOn(localStorage)).With(toHost("xs1")).With(restarting).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	waitAgent(t, w, instance)
+	w.WaitAtRest(t)
+	before := picture(w, instance.Status.UUID)
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "VM.migrate_send", Error: "MIRROR_FAILED", Params: []string{"a"}, Midway: true}})
+	fence.Arm(0)
+	edit(t, w, instance, flavored("wide"))
+	w.WaitFor(t, instance, "the migration has failed", func() error {
+		if operation := instance.Status.Operation; operation == nil || !strings.Contains(operation.LastError, "MIRROR_FAILED") {
+			return fmt.Errorf("the operation is %+v", operation)
+		}
+		return nil
+	})
+	w.WaitAtRest(t)
+	if made := strings.Join(calls(fence), " "); strings.Contains(made, "shutdown") {
+		t.Errorf("the guest was stopped: %s", made)
+	}
+	edit(t, w, fresh(t, w, instance), flavored("small"))
+	waitInstance(t, w, instance, "it is as it was", resizedTo("small"), isOn("xs1"))
+	w.WaitAtRest(t)
+	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+		t.Errorf("after the failure:\n%s", diff)
 	}
 }
 

@@ -100,6 +100,7 @@ func TestMoves(t *testing.T) {
 		"the wish is taken back":                                {facts: given(running, twoHosts, moveRemembered), step: "RestoreDisks"},
 		"deleted on its way":                                    {facts: given(running, twoHosts, moveRemembered, arrived, deleting(v1alpha1.DeletionDelete)), step: "RestoreDisks"},
 		"a flavor that fits only elsewhere":                     {facts: given(running, twoHosts, roomier), step: "RememberDisks"},
+		"a flavor that fits only elsewhere, on the way":         {facts: given(running, twoHosts, roomier, moveRemembered), step: "SendDisks"},
 		"a flavor that fits elsewhere, and the disks are there": {facts: given(running, twoHosts, onNFS, roomier), step: "RememberSizes"},
 		"the pool is held": {
 			facts: given(running, twoHosts, onNFS, at("other", true), func(f *Facts) { f.Me.Held, f.Me.HeldReason = "no", v1alpha1.ReasonMaintenance }),

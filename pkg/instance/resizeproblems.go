@@ -17,18 +17,26 @@ func (f *Facts) nested() bool { return f.VM.Platform[platformNested] == "true" }
 // resizeProblems is why a resize is not begun. Nothing has been touched then; what it says of hosts and storage is as their
 // figures were a moment ago.
 func resizeProblems(f *Facts) []Problem {
-	if f.VM == nil || !f.resizeDiffers() {
+	if f.VM == nil || !f.resizeDiffers() || f.resizeReverting() {
 		return nil
 	}
 	problems := slices.Clone(f.Want.Resize.Problems)
 	add := func(reason string, passing bool, format string, args ...any) {
 		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
 	}
-	if f.otherJournal() {
+	if f.otherJournal() && f.moveJournal() == nil { // a move may be on the way for the sake of the size
 		add(v1alpha1.ReasonInstanceBusy, true, "another operation on the VM is not over, a rescue for instance; the size is changed after it")
 	}
 	if text, blocked := f.VM.Blocked[string(xenapi.VMOperationHardShutdown)]; blocked && f.running() && f.Want.Resize.Strategy == v1alpha1.ResizeRestart {
 		add(v1alpha1.ReasonOperationBlocked, false, "hard_shutdown is blocked on the VM (blocked_operations), so it is not turned off for another size: %s", text)
+	}
+	for _, operation := range trashBlocks {
+		if text, blocked := f.VM.Blocked[string(operation)]; blocked && text != shrinkBlockReason && f.isToRun() {
+			add(v1alpha1.ReasonOperationBlocked, false, "%s is blocked on the VM (blocked_operations), so it is not stopped for another size: %s", operation, text)
+		}
+	}
+	if f.resizeJournal() != nil && !f.fitsInSight() {
+		add(v1alpha1.ReasonInstanceBusy, true, "flavor %s fits only a host that does not see the disks, and they stay while a resize is not over; confirm or revert it first", f.Want.Flavor)
 	}
 	if size := f.Want.Size; size != nil && !sized(f) {
 		if minimum := f.Want.Resize.MinMemory; size.Memory < minimum {
@@ -51,7 +59,7 @@ func resizeProblems(f *Facts) []Problem {
 // ResizeGrowth is what a resize that is asked for, and not begun, would take more than the VM has: VCPUs, memory and root
 // disk in bytes.
 func (f *Facts) ResizeGrowth() (vcpus, memory, disk int64) {
-	if f.VM == nil || f.Me.Deleting || f.Want.Observe || f.building() || f.resizeJournal() != nil || len(f.Want.Problems) > 0 {
+	if f.VM == nil || f.Me.Deleting || f.Want.Observe || f.building() || onTarget(f) || len(f.Want.Problems) > 0 {
 		return 0, 0, 0
 	}
 	if f.Want.Size != nil {

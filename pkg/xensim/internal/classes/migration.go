@@ -185,7 +185,7 @@ func (w *World) migrate(c *xapi.Call, vm string, plan migration) error {
 		if w.text("VM", vm, "power_state") != powerRunning || plan.host == w.text("VM", vm, "resident_on") {
 			return nil
 		}
-		if err := w.take(c, w.durations.Migrate); err != nil {
+		if err := c.Wait(w.durations.Migrate); err != nil {
 			return err
 		}
 		w.moveDomain(vm, plan.host)
