@@ -3,6 +3,7 @@ package instance
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -62,7 +63,6 @@ func (f *Facts) hasRoomForRescue() bool {
 
 // rescueStorage is where the rescue VM's own disks go, and what they take there.
 type rescueStorage struct {
-	SR xenapi.SRRef
 	// Name is the storage repository's, Free what it has left in bytes, -1 if it does not tell.
 	Name string
 	Free int64
@@ -93,7 +93,7 @@ func (f *Facts) observeRescueStorage(v xencache.View) {
 	if sr == nil {
 		return
 	}
-	storage := &rescueStorage{SR: ref, Name: sr.NameLabel, Free: -1}
+	storage := &rescueStorage{Name: sr.NameLabel, Free: -1}
 	if sr.PhysicalSize > 0 {
 		storage.Free = max(0, sr.PhysicalSize-sr.PhysicalUtilisation)
 	}
@@ -109,7 +109,7 @@ func (f *Facts) observeRescueStorage(v xencache.View) {
 // rootUtilisation is how much of a template's root disk was ever written, as its storage says.
 func rootUtilisation(v xencache.View, template xenapi.VMRef) int64 {
 	for _, ref := range v.VBDsOf(template) {
-		if vbd := v.VBD(ref); vbd != nil && vbd.UserDevice == "0" {
+		if vbd := v.VBD(ref); vbd != nil && vbd.UserDevice == strconv.Itoa(rootDevice) {
 			if vdi := v.VDI(vbd.VDI); vdi != nil {
 				return vdi.PhysicalUtilisation
 			}
