@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -67,7 +68,8 @@ func (s *instanceScope) gatherCopy(inputs *instance.Inputs) {
 	case transfer.Succeeded:
 		inputs.Copy.Copy, inputs.Copy.Settled = state.VDI, s.r.runtime.Clock.Since(state.EndedAt) > copySettled
 	case transfer.Failed:
-		inputs.Copy.Failed = copyProblem(state.Err)
+		inputs.Copy.Failed = givenUp(copyProblem(state.Err), state.Attempt)
+		inputs.Copy.RetryIn = copyPause<<(state.Attempt-1) - s.r.runtime.Clock.Since(state.EndedAt)
 	case transfer.Waiting, transfer.Running:
 	}
 }
@@ -82,6 +84,21 @@ func scratchProblem(err error) *instance.Problem {
 		return &instance.Problem{Reason: v1alpha1.ReasonShrinkRefused, Message: err.Error(), Passing: true}
 	}
 	return nil
+}
+
+// A copy is tried so often, with pauses that double: the VM is off meanwhile, and starts again as it was when it is given up.
+const (
+	maxCopyAttempts = 5
+	copyPause       = 2 * time.Second
+)
+
+// givenUp makes a problem that may pass one that does not, after so many attempts.
+func givenUp(problem *instance.Problem, attempt int) *instance.Problem {
+	if problem.Passing && attempt >= maxCopyAttempts {
+		problem.Reason, problem.Passing = v1alpha1.ReasonShrinkRefused, false
+		problem.Message = fmt.Sprintf("given up after %d attempts, the last of which ended so: %s", attempt, problem.Message)
+	}
+	return problem
 }
 
 // copyProblem is why there is no copy, and whether trying again may help.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
@@ -13,8 +14,12 @@ import (
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
-// markCopyOf stands on a smaller copy of a root disk and names the disk.
-const markCopyOf = "kubexen.io/copy-of"
+// markCopyOf stands on a smaller copy of a root disk and names the disk, markCopyFor says what was asked for, in short: what is
+// asked for anew is tried anew.
+const (
+	markCopyOf  = "kubexen.io/copy-of"
+	markCopyFor = "kubexen.io/copy-for"
+)
 
 // shrinkBlockReason is what we write to our two keys of blocked_operations, and by which we know them for ours. While they are
 // there nobody starts the VM, so the copy is what the disk has. Somebody who takes them away may have started it since.
@@ -50,6 +55,8 @@ type CopyState struct {
 	Over   bool
 	Copy   string
 	Failed *Problem
+	// RetryIn is how long after a failure that may pass the copy is left alone.
+	RetryIn time.Duration
 	// Settled says that it has been over for so long that the copy must have been seen, if it is there.
 	Settled bool
 }
@@ -89,7 +96,7 @@ func releaseStart(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 func (f *Facts) copyRequest() CopyRequest {
 	marks := f.Me.Marks(xencache.RoleNewRoot, "").OtherConfig()
 	root, want := f.VM.rootDisk(), f.wantRoot()
-	marks[markCopyOf] = root.VDI.UUID
+	marks[markCopyOf], marks[markCopyFor] = root.VDI.UUID, f.Want.Resize.Token
 	return CopyRequest{VDI: root.VDI.UUID, Size: want.ShrinkTo, Name: root.VDI.Name, Marks: marks}
 }
 
@@ -109,12 +116,15 @@ func (f *Facts) job() *CopyState {
 // copying reports whether the copy is being made: there is no step to take until it is over and seen.
 func (f *Facts) copying() bool {
 	job := f.job()
-	return job != nil && (!job.Over || (job.Copy != "" && f.copyDisk() == nil && !job.Settled))
+	return job != nil && (!job.Over || job.rests() || (job.Copy != "" && f.copyDisk() == nil && !job.Settled))
 }
+
+// rests reports whether the copy has failed and is to be begun again, but not yet.
+func (c *CopyState) rests() bool { return c.Failed != nil && c.Failed.Passing && c.RetryIn > 0 }
 
 // CopyPercent is how much of a copy of the root disk is made, nil if none is under way.
 func (f *Facts) CopyPercent() *int32 {
-	if !f.copying() {
+	if !f.copying() || f.Copy.Over {
 		return nil
 	}
 	return &f.Copy.Percent
@@ -122,6 +132,9 @@ func (f *Facts) CopyPercent() *int32 {
 
 // copyOutcome is what a pass ends in meanwhile.
 func (f *Facts) copyOutcome() reconcile.Outcome {
+	if job := f.job(); job.rests() {
+		return reconcile.Wait(job.Failed.Reason, "the root disk could not be copied, which is tried again: "+job.Failed.Message).After(job.RetryIn)
+	}
 	return reconcile.Wait(v1alpha1.ReasonResizing, fmt.Sprintf("the root disk is being copied to one of %s while the VM is off, see status.operation.percent",
 		bytesText(f.wantRoot().ShrinkTo))).After(recheckAfter)
 }
@@ -199,12 +212,7 @@ func copyBegun(f *Facts) bool {
 	return job != nil && (!job.Over || f.copyDisk() != nil)
 }
 
-// copyRoot begins the copy. Of one that has failed it is said why, before it is begun again.
 func copyRoot(_ context.Context, r *Run) (xenapi.TaskRef, error) {
-	if job := r.job(); job != nil && job.Failed != nil {
-		r.Copier.Stop()
-		return "", r.doing(errors.New(job.Failed.Message), "copy the root disk")
-	}
 	r.Copier.Start(r.copyRequest())
 	return "", nil
 }
@@ -222,13 +230,10 @@ func (f *Facts) copyDisk() *VDI {
 	return &f.Loose[i]
 }
 
-// presentCopy lets the copy take the place of the root disk.
+// presentCopy lets the copy take the place of the root disk. The copier still knows of it until the next one: what it does not
+// know of is taken for a half copy.
 func presentCopy(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	if err := r.presentRoot(ctx, r.copyDisk(), incomingShrunk); err != nil {
-		return "", err
-	}
-	r.Copier.Stop()
-	return "", nil
+	return "", r.presentRoot(ctx, r.copyDisk(), incomingShrunk)
 }
 
 // shrinkProblems is why the root disk is not made smaller, as far as it is known before the guest is touched: what is on the

@@ -101,7 +101,8 @@ func claim(probe []byte) (content string, size int64) {
 	case has(certain, "an XFS file system"):
 		return certain[0], product(uint64(be.Uint32(at(4, 4))), be.Uint64(at(8, 8)))
 	case has(certain, "an NTFS file system"):
-		return certain[0], product(uint64(le.Uint16(at(11, 2))), le.Uint64(at(40, 8)))
+		// It counts its sectors without the last, which has a copy of the first.
+		return certain[0], product(uint64(le.Uint16(at(11, 2))), min(le.Uint64(at(40, 8)), 1<<62)+1)
 	case has(traces, "a Btrfs file system") && len(certain) == 0 && len(probe) >= 65536+128:
 		return traces[0], product(1, le.Uint64(at(65536+112, 8)))
 	}

@@ -20,6 +20,7 @@ type mbrEntry struct {
 
 const (
 	kindProtective  = 0xee
+	kindDynamic     = 0x42
 	kindExtended    = 0x05
 	kindExtendedLBA = 0x0f
 	kindExtendedLnx = 0x85
@@ -84,6 +85,8 @@ func readMBR(head []byte, size int64) (*mbrTable, error) {
 		}
 		start, end, fits := inSectors(entry.first, entry.count, size)
 		switch {
+		case entry.kind == kindDynamic:
+			return nil, refuse(OtherContent, number(i+1), "it is part of a Windows dynamic disk, which keeps its own table at the disk's end")
 		case entry.kind == 0 || entry.first == 0 || entry.count == 0:
 			return nil, refuse(ContradictoryTable, "", "entry %d of the MBR is half empty", i+1)
 		case !fits:

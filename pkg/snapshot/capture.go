@@ -97,6 +97,9 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 		return reconcile.Wait(v1alpha1.ReasonNotRunning,
 			"a halted VM has no memory to capture; start the instance, or make a XenSnapshot of type Disk").After(lookAgain)
 	}
+	if Root(f.Source.Disks) == nil && f.Source.changing() {
+		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the root disk of the VM is being replaced by another one; the snapshot is taken when that is over").After(lookAgain)
+	}
 	if Root(f.Source.Disks) == nil && s.Spec.Disks == v1alpha1.SnapshotDisksRoot {
 		return reconcile.Terminal(v1alpha1.ReasonDiskNotFound, fmt.Sprintf("VM %s has no disk at device 0", f.Source.UUID)).After(lookAgain)
 	}

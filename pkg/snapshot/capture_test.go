@@ -64,6 +64,10 @@ func TestWhichStepOfACaptureComesNext(t *testing.T) {
 	withItsMarks := withMarks(s, fresh)
 	complete := named(s, withItsMarks)
 	theirs := func(source *Source) { source.Running = map[xenapi.TaskRef]string{"task": "clean_shutdown"} }
+	swapping := func(source *Source) {
+		source.Disks = source.Disks[1:]
+		source.OtherConfig = map[string]string{xencache.MarkJournal: `{"operation":"Resize","vm":"vm-uuid"}`}
+	}
 	for name, tc := range map[string]struct {
 		snapshot Snapshot
 		facts    Facts
@@ -79,6 +83,7 @@ func TestWhichStepOfACaptureComesNext(t *testing.T) {
 		"memory of a halted VM":        {snapshot: memory, facts: Facts{Source: running(func(source *Source) { source.Power = xenapi.VMPowerStateHalted })}, kind: reconcile.KindWait, reason: v1alpha1.ReasonNotRunning},
 		"disks of a halted VM":         {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Power = xenapi.VMPowerStateHalted })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"no root disk":                 {snapshot: root, facts: Facts{Source: running(func(source *Source) { source.Disks = source.Disks[1:] })}, kind: reconcile.KindTerminal, reason: v1alpha1.ReasonDiskNotFound},
+		"no root disk at the moment":   {snapshot: s, facts: Facts{Source: running(swapping)}, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy},
 		"a long chain":                 {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Disks[2].Links = maxLinks })}, kind: reconcile.KindWait, reason: v1alpha1.ReasonChainTooLong},
 		"a long chain of another disk": {snapshot: root, facts: Facts{Source: running(func(source *Source) { source.Disks[2].Links = maxLinks })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"a long chain of the drive":    {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Disks[1].Links = maxLinks })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},

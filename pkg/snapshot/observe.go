@@ -61,14 +61,22 @@ type Source struct {
 	Disks []Disk
 }
 
-// inRescue reports whether another VM runs in the place of this one, as the journal on it says.
-func (s *Source) inRescue() bool {
+// inRescue reports whether another VM runs in the place of this one.
+func (s *Source) inRescue() bool { return s.operation() == "Rescue" }
+
+// changing reports whether the VM is on its way to another size, or to other disks.
+func (s *Source) changing() bool { return s.operation() != "" }
+
+// operation is what the journal on the VM is of, "" without one.
+func (s *Source) operation() string {
 	var journal struct {
 		Operation string `json:"operation"`
 		VM        string `json:"vm"`
 	}
-	err := json.Unmarshal([]byte(s.OtherConfig[xencache.MarkJournal]), &journal)
-	return err == nil && journal.Operation == "Rescue" && journal.VM == s.UUID
+	if json.Unmarshal([]byte(s.OtherConfig[xencache.MarkJournal]), &journal) != nil || journal.VM != s.UUID {
+		return ""
+	}
+	return journal.Operation
 }
 
 // Local is a snapshot VM.

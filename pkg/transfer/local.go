@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -56,6 +57,8 @@ func NewLocal(pools Pools, stores Stores, wake func(xencache.Key), passive clock
 // job is one transfer.
 type job struct {
 	request Request
+	// attempt counts how often the same disk has been made smaller in vain before this, and this.
+	attempt int
 	meter   *meter
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -80,7 +83,7 @@ func (l *Local) Start(id ID, request Request) {
 		return
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
-	j := &job{request: request, meter: newMeter(l.clock, func() { l.wake(id.Owner) }), cancel: cancel, done: make(chan struct{})}
+	j := &job{request: request, attempt: 1 + l.transfers[id].failures(request.Shrink), meter: newMeter(l.clock, func() { l.wake(id.Owner) }), cancel: cancel, done: make(chan struct{})}
 	l.transfers[id] = j
 	l.running.Add(1)
 	go func() {
@@ -90,6 +93,15 @@ func (l *Local) Start(id ID, request Request) {
 		close(j.done) // before the end is told: whoever hears of it may start the next attempt
 		j.meter.end(err)
 	}()
+}
+
+// failures is how often a Shrink has failed in a row with this job, which is over; nil has none.
+func (j *job) failures(wanted *Shrink) int {
+	if j == nil || wanted == nil || j.request.Shrink == nil || j.meter.reported().Phase != Failed ||
+		j.request.Shrink.VDI != wanted.VDI || !maps.Equal(j.request.Shrink.Marks, wanted.Marks) {
+		return 0
+	}
+	return j.attempt
 }
 
 func (j *job) over() bool {
@@ -110,7 +122,7 @@ func (l *Local) State(id ID) (State, bool) {
 		return State{}, false
 	}
 	state := j.meter.reported()
-	state.Shrink = j.request.Shrink
+	state.Shrink, state.Attempt = j.request.Shrink, j.attempt
 	return state, true
 }
 

@@ -106,6 +106,8 @@ type State struct {
 	VDI      string
 	// Shrink is what was asked for, if it is a disk that is made smaller; VDI is the uuid of the copy then.
 	Shrink *Shrink
+	// Attempt counts how often it has been tried in a row, this time included.
+	Attempt int
 	// Err is why it failed, EndedAt when it ended, well or not.
 	Err     error
 	EndedAt time.Time

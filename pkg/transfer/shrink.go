@@ -117,7 +117,10 @@ func (s *shrinking) make(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the new disk: %w", err)
 	}
-	s.size = record.VirtualSize
+	if s.size = record.VirtualSize; s.size >= s.old.VirtualSize {
+		return &Failure{Reason: v1alpha1.ReasonShrinkRefused, Permanent: true, Err: fmt.Errorf(
+			"the storage makes a disk of %d bytes where %d are asked for, and the disk has %d", s.size, s.Size, s.old.VirtualSize)}
+	}
 	if err := client.VDI.AddToOtherConfig(ctx, ref, xencache.MarkSelf, record.UUID); err != nil {
 		return fmt.Errorf("mark the new disk: %w", err)
 	}
