@@ -235,7 +235,7 @@ func TestResizeReverted(t *testing.T) {
 	}{
 		"sizes":                       {"12Gi", false, 8, "after"},
 		"sizes, and the disk is kept": {"20Gi", false, 9, "after"},
-		"and the disk goes back":      {"20Gi", true, 15, "before"},
+		"and the disk goes back":      {"20Gi", true, 16, "before"},
 	}
 	w, fence := newWorld(t, withAgents)
 	for name, test := range tests {

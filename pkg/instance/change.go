@@ -38,7 +38,7 @@ var change = Sequence{
 // whenChanged carries out what can be carried out now. With a name that cannot be resolved nothing is changed: an entry
 // that is missing for that reason must not look as if it had been taken out.
 func whenChanged(f *Facts, _ time.Time) (Plan, bool) {
-	if len(f.Want.Problems) > 0 || f.VM.Power == v1alpha1.PowerStatePaused {
+	if len(f.Want.Problems) > 0 || f.VM.Power == v1alpha1.PowerStatePaused || swapPending(f) {
 		return undecided()
 	}
 	if unmet := change.Next(f); len(unmet) > 0 {

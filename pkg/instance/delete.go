@@ -52,7 +52,7 @@ func whenDeleting(f *Facts, now time.Time) (Plan, bool) {
 	case f.rescueUnderWay():
 		return f.endRescueForDeletion(now), true
 	case f.resizeJournal() != nil && f.Me.Owns(f.VM.Marks):
-		return f.endResizeForDeletion(), true
+		return f.endResizeForDeletion(now), true
 	case f.moveJournal() != nil: // or nobody would know whose the disks are
 		return f.settleMove(), true
 	case len(f.Restores) > 0:

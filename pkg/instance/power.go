@@ -32,7 +32,7 @@ const (
 var (
 	startStep = Step{Name: stepStart, Holds: powerIs(v1alpha1.PowerStateRunning), Act: start, Long: true, Failed: startFailed}
 	// A paused start leaves the guest before its first instruction.
-	startPausedStep = Step{Name: stepStartPaused, Holds: powerIs(v1alpha1.PowerStatePaused), Act: startPaused, Long: true}
+	startPausedStep = Step{Name: stepStartPaused, Holds: powerIs(v1alpha1.PowerStatePaused), Act: startPaused, Long: true, Failed: startFailed}
 	resumeStep      = Step{Name: stepResume, Holds: powerIs(v1alpha1.PowerStateRunning), Act: resume, Long: true}
 	unpauseStep     = Step{Name: stepUnpause, Holds: powerIs(v1alpha1.PowerStateRunning), Act: unpause, Long: true}
 	pauseStep       = Step{Name: stepPause, Holds: powerIs(v1alpha1.PowerStatePaused), Act: pause, Long: true}

@@ -26,6 +26,7 @@ var (
 // resizeVM gives a VM that is off its sizes. What it is given follows from what is asked for: going back is the same
 // sequence with the old sizes.
 var resizeVM = slices.Concat(
+	Sequence{reinstateStep},
 	takePoint, // while the root disk is as it was
 	Sequence{
 		{Name: "SizeVM", Holds: sized, Act: applySize, Failed: sizingFailed},
@@ -39,14 +40,17 @@ var resizeVM = slices.Concat(
 
 // endResize is how a resize ends, confirmed or reverted: the restore points first, the journal last.
 var endResize = Sequence{
+	reinstateStep,
 	dropHalfCopiesStep, releaseStartStep, // what a deletion in the middle of a shrink finds
 	dropPoints,
+	withdrawStep,
 	{Name: "EndResize", Holds: func(f *Facts) bool { return f.resizeJournal() == nil }, Act: forgetResize},
 }
 
 // goBack brings the root disk back as it was before the resize. What was written to it since stays on a restore point until
 // the end of the resize.
 var goBack = Sequence{
+	{Name: "AnnounceCopy", Holds: ifNeeded(pointWanted, copyAnnounced), Act: announceCopyOfPoint},
 	{Name: "CopyRestorePoint", Holds: ifNeeded(pointWanted, pointCopied), Act: copyPoint}, // a snapshot is not written to
 	{Name: "PresentRestorePoint", Holds: ifNeeded(pointWanted, func(f *Facts) bool { return f.arriving(incomingRestored) }), Act: presentPoint},
 }
@@ -54,10 +58,14 @@ var goBack = Sequence{
 // whenResizing changes the size of the VM: what a running guest can be given at once, the rest when it is off.
 func whenResizing(f *Facts, now time.Time) (Plan, bool) {
 	switch {
-	case len(f.Want.Problems) > 0 || f.otherJournal() || f.VM.Power == v1alpha1.PowerStatePaused || f.VM.Power == v1alpha1.PowerStateSuspended:
+	case f.halted() && swapPending(f): // whatever is asked for: without its root disk the VM is nothing
+		return f.resizePlan(Plan{Steps: swapRoot.Next(f)})
+	case len(f.Want.Problems) > 0 || f.otherJournal():
 		return undecided()
 	case f.resizeJournal() != nil:
 		return f.resize(now)
+	case !f.halted() && !f.running():
+		return undecided()
 	case f.VM.OtherConfig[markResizeRefused] != "" && f.Want.Refused == nil:
 		return Plan{Operation: operationResize, Steps: []Step{forgetRefusalStep}}, true
 	case !f.resizeDue() || len(resizeProblems(f)) > 0:
@@ -94,8 +102,14 @@ func (f *Facts) resized() bool {
 func (f *Facts) resize(now time.Time) (Plan, bool) {
 	j := f.resizeJournal()
 	switch {
+	case !onTarget(f) && len(resizeProblems(f)) > 0:
+		return undecided() // it stays as it is, see whenResizeRefused
 	case !onTarget(f):
 		return f.resizePlan(Plan{Steps: []Step{retargetStep}})
+	case !announcementWithdrawn(f):
+		return f.resizePlan(Plan{Steps: []Step{withdrawStep}})
+	case !f.halted() && !f.running() && !f.resized():
+		return undecided()
 	case f.running() && !f.resized():
 		return f.resizeRunning(now)
 	case f.halted() && f.copying():
@@ -121,7 +135,7 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 func (f *Facts) resizeRunning(now time.Time) (Plan, bool) {
 	switch {
 	case pointWanted(f) && !pointCopied(f): // what can fail comes while the guest still runs
-		return f.resizePlan(Plan{Steps: goBack[:1]})
+		return f.resizePlan(Plan{Steps: goBack[:2].Next(f)})
 	case f.allLive() && !pointWanted(f):
 		if unmet := sizeLive.Next(f); len(unmet) > 0 {
 			return f.resizePlan(Plan{Steps: unmet})
@@ -131,14 +145,24 @@ func (f *Facts) resizeRunning(now time.Time) (Plan, bool) {
 		return undecided() // when the VM is off next
 	case f.Me.Held != "":
 		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	case f.wasStarted() && !f.powerEnforced():
+		return f.resizePlan(Plan{Steps: []Step{rememberGoingBackStep}}) // nobody else would start it again
 	}
 	return f.resizePlan(shutdownPlan(f, operationResize, f.Want.Off, now))
+}
+
+// powerEnforced reports whether a VM that is off is started again whoever has stopped it.
+func (f *Facts) powerEnforced() bool {
+	return f.Want.Power == v1alpha1.PowerStateRunning && f.Want.Drift == v1alpha1.PowerDriftEnforce
 }
 
 // resizeStarts reports whether the VM runs again before the resize is over: a size with which it does not start is taken
 // back.
 func (f *Facts) resizeStarts() bool {
 	ran := f.resizeJournal().Power == v1alpha1.PowerStateRunning
+	if f.wasStarted() { // what has become of it since is for the power state that is asked for
+		return f.powerEnforced() && f.resizeReverting()
+	}
 	switch f.Want.Power {
 	case "":
 		return ran
@@ -160,7 +184,7 @@ func (f *Facts) settleResize(now time.Time) (Plan, bool) {
 		return f.resizePlan(Plan{Steps: endResize.Next(f)})
 	case timeout == timedOut: // and onTimeout is Revert
 		return f.resizePlan(Plan{Steps: []Step{refuseTimedOutStep}})
-	case timeout == timeoutNotCounted:
+	case timeout == timeoutNotCounted, f.running() && f.VM.OtherConfig[markApplied] == "":
 		return f.resizePlan(Plan{Steps: []Step{rememberAppliedStep}})
 	}
 	return undecided()
@@ -175,16 +199,17 @@ func (f *Facts) resizeEnds(now time.Time) bool {
 
 // awaitsConfirmation reports whether the user is to say whether the size stays.
 func (f *Facts) awaitsConfirmation(now time.Time) bool {
-	return f.resizeJournal() != nil && f.resized() && onTarget(f) && (f.running() || !f.resizeStarts()) && !f.resizeEnds(now)
+	return f.resizeJournal() != nil && f.resized() && onTarget(f) && (!f.halted() || !f.resizeStarts()) && !f.resizeEnds(now)
 }
 
 // endResizeForDeletion ends a resize whose VM goes: a disk that was on its way to its place gets there, and the restore
 // points go, as with a confirmation.
-func (f *Facts) endResizeForDeletion() Plan {
-	if f.halted() {
-		if unmet := swapRoot.Next(f); len(unmet) > 0 {
-			return Plan{Operation: operationDelete, Steps: unmet}
-		}
+func (f *Facts) endResizeForDeletion(now time.Time) Plan {
+	if swapPending(f) && !f.halted() {
+		return shutdownPlan(f, operationDelete, f.Want.Off, now) // somebody has started it in the middle of the swap
+	}
+	if unmet := swapRoot.Next(f); len(unmet) > 0 {
+		return Plan{Operation: operationDelete, Steps: unmet}
 	}
 	return Plan{Operation: operationDelete, Steps: endResize.Next(f)}
 }
@@ -211,7 +236,10 @@ func (f *Facts) resizeReverting() bool {
 		return false
 	}
 	target := f.resizeTarget()
-	return target.Flavor != j.To.Flavor || target.Disk <= j.From.Disk
+	if target.Flavor == j.To.Flavor {
+		return target.Disk <= j.From.Disk
+	}
+	return target.Disk <= max(j.From.Disk, f.rootSize()) // one that is to grow further is another resize
 }
 
 // onTarget reports whether the resize is on its way to what is asked for, or back.
@@ -245,20 +273,17 @@ func growRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.doing(err, "grow the root disk from %s to %s", bytesText(root.VDI.Size), bytesText(want.Size))
 }
 
-// pointWanted reports whether the root disk is to go back to the restore point: its user names it, or the VM has not been
-// started with the disk that took its place.
+// pointWanted reports whether the root disk is to go back to the restore point. Only its user says so: nothing on the pool tells
+// for certain that nobody has written to the disk since.
 func pointWanted(f *Facts) bool {
 	if f.resizeJournal() == nil || f.arriving(incomingRestored) {
 		return false
 	}
 	point := f.point()
-	if point == nil || !f.resizeReverting() {
+	if point == nil || swapPending(f) || !f.resizeReverting() {
 		return false
 	}
-	if f.Want.Refused != nil {
-		return !point.Snapshot && f.VM.StartedAt.Before(f.resizeJournal().Since)
-	}
-	return f.Want.Resize.DiscardTo == point.UUID
+	return f.Want.Refused == nil && f.Want.Resize.DiscardTo == point.UUID
 }
 
 // copiesOfPoint are clones of the restore point that have not got their marks yet.
@@ -267,6 +292,14 @@ func copiesOfPoint(f *Facts) []VDI {
 	return slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool {
 		return point == nil || c.Snapshot || c.Marks.Self != point.UUID || c.Marks.Role != xencache.RoleRestorePoint
 	})
+}
+
+func copyAnnounced(f *Facts) bool {
+	return pointCopied(f) || f.point().OtherConfig[markCopying] == f.resizeJournal().Point
+}
+
+func announceCopyOfPoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.announceCopy(ctx, r.point())
 }
 
 func pointCopied(f *Facts) bool { return !f.point().Snapshot || len(copiesOfPoint(f)) > 0 }
@@ -291,10 +324,15 @@ func rememberSizes(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // retarget lets a resize go on to another size than it was begun for. It has another id from then on: who has agreed to
 // the one has not agreed to the other.
 func retarget(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	if _, counted := r.VM.OtherConfig[markApplied]; counted {
-		if err := r.Client.VM.RemoveFromOtherConfig(ctx, r.VM.Ref, markApplied); err != nil {
-			return "", r.doing(err, "count the time to confirm anew")
-		}
-	}
-	return rememberSizes(ctx, r)
+	return "", r.rewriteJournal(ctx, newResizeJournal(r.Facts, newResizeID(), r.Now))
+}
+
+// rememberGoingBackStep writes down that the VM runs before it is stopped for another size than the first.
+var rememberGoingBackStep = Step{
+	Name: "RememberGoingBack", Holds: func(f *Facts) bool { return !f.wasStarted() },
+	Act: func(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+		j := *r.resizeJournal()
+		j.Power, j.LastStart = r.VM.Power, r.lastStart()
+		return "", r.rewriteJournal(ctx, j)
+	},
 }

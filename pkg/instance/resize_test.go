@@ -55,6 +55,9 @@ func journalled(from, to string, disk, toDisk int64) factsOption {
 			Format: journalFormat, Operation: resizeOperation, VM: f.VM.UUID, ID: "id1", Point: "id1", Since: testTime.Add(-time.Minute),
 			Power: v1alpha1.PowerStateRunning, From: resizeTarget{from, sizeOfFlavor[from], disk}, To: resizeTarget{to, sizeOfFlavor[to], toDisk},
 		}
+		if f.halted() {
+			j.LastStart = f.lastStart() // it was stopped for the resize
+		}
 		f.VM.OtherConfig[xencache.MarkJournal] = j.String()
 	}
 }
@@ -73,6 +76,33 @@ func pointOf(f *Facts) {
 	})
 }
 
+// ranAlready says that the VM has run with its new size.
+func ranAlready(f *Facts) { mark(f, markApplied, testTime.Format(time.RFC3339)) }
+
+// midSwap is a VM that is off, with a disk that goes back on its way to its place and none in it.
+func midSwap(options ...factsOption) *Facts {
+	f := given(complete(v1alpha1.PowerStateHalted), sizedAs("small", 20*gib), journalled("small", "large", 10*gib, 20*gib), ofFlavor("small"))
+	run := &Run{Facts: f, Now: testTime}
+	displaced := remarked(f.VM.rootDisk().VDI, run.pointMarks(&f.VM.rootDisk().VDI))
+	f.VM.Disks = nil
+	f.RestorePoints = append(f.RestorePoints, displaced)
+	marks := f.diskMarks(f.Want.Disks[0], "restored-uuid")
+	marks[markIncoming] = f.incomingMark(incomingRestored)
+	f.Loose = append(f.Loose, remarked(VDI{Ref: "restored", UUID: "restored-uuid", Size: 10 * gib, SR: "sr"}, marks))
+	for _, option := range options {
+		option(f)
+	}
+	return f
+}
+
+// ofSizeBefore asks for the size from before the resize, as the wanter does when the flavor is taken out again.
+func ofSizeBefore(f *Facts) {
+	f.Want.Size = nil
+	w := &wanter{in: &Inputs{Object: &v1alpha1.XenInstance{}}, vm: f.VM, want: f.Want}
+	w.resize(&v1alpha1.XenInstanceSpec{Resize: &v1alpha1.Resize{Strategy: v1alpha1.ResizeRestart, Confirmation: v1alpha1.ResizeManual}})
+	f.Want = w.want
+}
+
 // TestResizing says for each situation of a resize what is done next, or what the user reads instead.
 func TestResizing(t *testing.T) {
 	const running, halted, paused = v1alpha1.PowerStateRunning, v1alpha1.PowerStateHalted, v1alpha1.PowerStatePaused
@@ -81,13 +111,13 @@ func TestResizing(t *testing.T) {
 	timeout := func(policy v1alpha1.ResizeTimeoutPolicy, since time.Duration) factsOption {
 		return func(f *Facts) {
 			f.Want.Resize.Timeout, f.Want.Resize.OnTimeout = time.Hour, policy
-			if since > 0 {
+			if delete(f.VM.OtherConfig, markApplied); since > 0 {
 				f.VM.OtherConfig[markApplied] = testTime.Add(-since).Format(time.RFC3339)
 			}
 		}
 	}
 	wantPower := func(state v1alpha1.PowerState) factsOption { return wanting(func(w *Want) { w.Power = state }) }
-	applied := []factsOption{complete(running), sizedAs("large", 20*gib), journalled("small", "large", 10*gib, 20*gib), ofFlavor("large"), rootOf(20 * gib), manualOption, atOnceOption}
+	applied := []factsOption{complete(running), sizedAs("large", 20*gib), journalled("small", "large", 10*gib, 20*gib), ofFlavor("large"), rootOf(20 * gib), manualOption, atOnceOption, ranAlready}
 	after := func(options ...factsOption) *Facts {
 		return given(append(append([]factsOption{}, applied...), options...)...)
 	}
@@ -100,40 +130,56 @@ func TestResizing(t *testing.T) {
 	}{
 		"OnNextBoot leaves a running guest alone": {facts: given(complete(running), ofFlavor("large")), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
 		"Restart begins": {facts: given(complete(running), ofFlavor("large"), atOnceOption), steps: stepRememberSizes},
-		"a gate keeps a guest from being stopped":       {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.PowerOnGates = []string{"a"} }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"maintenance too":                               {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.Held = "no" }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"a VM that is off is changed at once":           {facts: given(complete(halted), ofFlavor("large"), wantPower(halted)), steps: stepRememberSizes},
-		"a paused one is not":                           {facts: given(complete(paused), ofFlavor("large"), atOnceOption, wantPower(paused)), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"live, without asking, is a plain change":       {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable), steps: "AddVCPUs"},
-		"live, with asking, is remembered first":        {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, manualOption), steps: stepRememberSizes},
-		"live goes before what needs a boot":            {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, rootOf(20*gib)), steps: "AddVCPUs"},
-		"with asking it goes with the rest":             {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, rootOf(20*gib), manualOption), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"without an agent nothing is live":              {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), noAgent), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"the guest is stopped":                          {facts: given(complete(running), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib), atOnceOption), steps: "ShutDown"},
-		"off: the sizes":                                {facts: given(complete(halted), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib)), steps: "SizeVM"},
-		"off: the disk":                                 {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), rootOf(20*gib), journalled("small", "large", 10*gib, 20*gib)), steps: "GrowRoot"},
-		"off: a restore point before the disk grows":    {facts: given(complete(halted), ofFlavor("large"), rootOf(20*gib), journalled("small", "large", 10*gib, 20*gib), manualOption), steps: "AnnounceRestorePoint"},
-		"off: no restore point if the disk stays":       {facts: given(complete(halted), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib), manualOption), steps: "SizeVM"},
-		"sized: it is started":                          {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "Start"},
-		"sized, and off as asked: it ends":              {facts: given(complete(halted), wantPower(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "EndResize"},
-		"running: it ends":                              {facts: after(resizes(func(r *WantResize) { r.Manual = false })), steps: "EndResize"},
-		"running: the restore point goes first":         {facts: after(resizes(func(r *WantResize) { r.Manual = false }), pointOf), steps: "DestroyRestorePoints"},
-		"manual: it waits":                              {facts: after(pointOf), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
-		"confirmed":                                     {facts: after(pointOf, confirmed("id1")), steps: "DestroyRestorePoints"},
-		"a stale confirmation":                          {facts: after(pointOf, confirmed("id0")), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
-		"discardTo alone discards nothing":              {facts: after(pointOf, discard("point-uuid")), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
-		"somebody looks at the restore point":           {facts: after(pointOf, confirmed("id1"), func(f *Facts) { f.RestorePoints[0].Users = 1 }), kind: reconcile.KindWait, reason: v1alpha1.ReasonDeviceInUse},
-		"the old flavor again":                          {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib)), steps: "ShutDown"},
-		"the old flavor again, at the next boot":        {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib), resizes(func(r *WantResize) { r.Strategy = v1alpha1.ResizeOnNextBoot })), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
-		"going back with the disk: what can fail first": {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib), discard("point-uuid")), steps: "CopyRestorePoint"},
-		"a third flavor is another resize":              {facts: after(pointOf, ofFlavor("huge")), steps: stepRetarget},
-		"a third flavor is not confirmed by the first":  {facts: after(pointOf, ofFlavor("huge"), confirmed("id1")), steps: stepRetarget},
-		"the old flavor alone keeps the larger disk":    {facts: after(pointOf, ofFlavor("small")), steps: "ShutDown"},
-		"time-out: it is written down when it began":    {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, 0)), steps: "RememberApplied"},
-		"time-out: there is time left":                  {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, time.Minute)), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
-		"time-out: Confirm":                             {facts: after(timeout(v1alpha1.ResizeTimeoutConfirm, time.Hour)), steps: "EndResize"},
-		"time-out: Revert":                              {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, time.Hour)), steps: "RefuseUnconfirmed"},
-		"a rescue goes before":                          {facts: given(complete(halted), ofFlavor("large"), having(func(vm *VM) { vm.OtherConfig[xencache.MarkJournal] = `{"operation":"Move","vm":"x"}` })), steps: "Start"},
+		"a gate keeps a guest from being stopped":          {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.PowerOnGates = []string{"a"} }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"maintenance too":                                  {facts: given(complete(running), ofFlavor("large"), atOnceOption, func(f *Facts) { f.Me.Held = "no" }), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"a VM that is off is changed at once":              {facts: given(complete(halted), ofFlavor("large"), wantPower(halted)), steps: stepRememberSizes},
+		"a paused one is not":                              {facts: given(complete(paused), ofFlavor("large"), atOnceOption, wantPower(paused)), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"live, without asking, is a plain change":          {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable), steps: "AddVCPUs"},
+		"live, with asking, is remembered first":           {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, manualOption), steps: stepRememberSizes},
+		"live goes before what needs a boot":               {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, rootOf(20*gib)), steps: "AddVCPUs"},
+		"with asking it goes with the rest":                {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), capable, rootOf(20*gib), manualOption), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"without an agent nothing is live":                 {facts: given(ofFlavor("roomy"), complete(running), ofFlavor("roomie"), noAgent), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"the guest is stopped":                             {facts: given(complete(running), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib), atOnceOption), steps: "ShutDown"},
+		"off: the sizes":                                   {facts: given(complete(halted), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib)), steps: "SizeVM"},
+		"off: the disk":                                    {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), rootOf(20*gib), journalled("small", "large", 10*gib, 20*gib)), steps: "GrowRoot"},
+		"off: a restore point before the disk grows":       {facts: given(complete(halted), ofFlavor("large"), rootOf(20*gib), journalled("small", "large", 10*gib, 20*gib), manualOption), steps: "AnnounceRestorePoint"},
+		"off: no restore point if the disk stays":          {facts: given(complete(halted), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib), manualOption), steps: "SizeVM"},
+		"sized: it is started":                             {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "Start"},
+		"sized, and off as asked: it ends":                 {facts: given(complete(halted), wantPower(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "EndResize"},
+		"running: it ends":                                 {facts: after(resizes(func(r *WantResize) { r.Manual = false })), steps: "EndResize"},
+		"running: the restore point goes first":            {facts: after(resizes(func(r *WantResize) { r.Manual = false }), pointOf), steps: "DestroyRestorePoints"},
+		"manual: it waits":                                 {facts: after(pointOf), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
+		"manual: that it runs is written down":             {facts: after(pointOf, func(f *Facts) { delete(f.VM.OtherConfig, markApplied) }), steps: "RememberApplied"},
+		"confirmed":                                        {facts: after(pointOf, confirmed("id1")), steps: "DestroyRestorePoints"},
+		"a stale confirmation":                             {facts: after(pointOf, confirmed("id0")), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
+		"discardTo alone discards nothing":                 {facts: after(pointOf, discard("point-uuid")), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
+		"somebody looks at the restore point":              {facts: after(pointOf, confirmed("id1"), func(f *Facts) { f.RestorePoints[0].Users = 1 }), kind: reconcile.KindWait, reason: v1alpha1.ReasonDeviceInUse},
+		"the old flavor again":                             {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib)), steps: "ShutDown"},
+		"the old flavor again, at the next boot":           {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib), resizes(func(r *WantResize) { r.Strategy = v1alpha1.ResizeOnNextBoot })), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"going back with the disk: what can fail first":    {facts: after(pointOf, ofFlavor("small"), rootOf(10*gib), discard("point-uuid")), steps: "AnnounceCopy"},
+		"it ran, and its guest goes off: no start of ours": {facts: given(append(append([]factsOption{}, applied...), pointOf, having(func(vm *VM) { vm.Power = halted }), wanting(func(w *Want) { w.Drift = v1alpha1.PowerDriftIgnore }), wasRunning)...), kind: reconcile.KindDone, reason: v1alpha1.ReasonDrifted},
+		"a third flavor that cannot be": {facts: after(pointOf, wanting(func(w *Want) {
+			w.Size = &Size{VCPUs: 2, MaxVCPUs: 2, MinMemory: 90 * gib, Memory: 90 * gib, MaxMemory: 90 * gib}
+		})), kind: reconcile.KindTerminal, reason: v1alpha1.ReasonFlavorTooLarge},
+		"suspended, and confirmed":                      {facts: after(pointOf, confirmed("id1"), wantPower(v1alpha1.PowerStateSuspended), having(func(vm *VM) { vm.Power = v1alpha1.PowerStateSuspended })), steps: "DestroyRestorePoints"},
+		"start is blocked by an administrator":          {facts: given(complete(running), ofFlavor("large"), atOnceOption, having(func(vm *VM) { vm.Blocked["start"] = "mine" })), kind: reconcile.KindTerminal, reason: v1alpha1.ReasonOperationBlocked},
+		"the root disk is on its way, a name is wrong":  {facts: midSwap(wanting(func(w *Want) { w.Problems = []Problem{{Reason: v1alpha1.ReasonNetworkNotFound}} })), steps: "PutRootIn"},
+		"somebody has started it without its root disk": {facts: midSwap(having(func(vm *VM) { vm.Power = running })), kind: reconcile.KindDone, reason: v1alpha1.ReasonPowerOffRequired},
+		"deleted then: off first":                       {facts: midSwap(having(func(vm *VM) { vm.Power, vm.Guest.CanShutDown = running, true }), deleting(v1alpha1.DeletionTrash)), steps: "ShutDown"},
+		"deleted in the middle: the disk gets there":    {facts: midSwap(deleting(v1alpha1.DeletionTrash)), steps: "PutRootIn"},
+		"a root disk marked as a restore point is none": {facts: given(complete(halted), wantPower(halted), sizedAs("small", 20*gib), journalled("small", "large", 10*gib, 20*gib), func(f *Facts) {
+			root := f.VM.rootDisk()
+			root.VDI = remarked(root.VDI, (&Run{Facts: f, Now: testTime}).pointMarks(&root.VDI))
+		}), steps: "ReinstateRoot"},
+		"an adopted VM gets the size back that it had": {facts: given(complete(running), sizedAs("large", 10*gib), journalled("", "large", 10*gib, 10*gib), manualOption, atOnceOption, wanting(func(w *Want) { w.Flavor = "" }), ofSizeBefore), steps: "ShutDown"},
+		"a third flavor is another resize":             {facts: after(pointOf, ofFlavor("huge")), steps: stepRetarget},
+		"a third flavor is not confirmed by the first": {facts: after(pointOf, ofFlavor("huge"), confirmed("id1")), steps: stepRetarget},
+		"the old flavor alone keeps the larger disk":   {facts: after(pointOf, ofFlavor("small")), steps: "ShutDown"},
+		"time-out: it is written down when it began":   {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, 0)), steps: "RememberApplied"},
+		"time-out: there is time left":                 {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, time.Minute)), kind: reconcile.KindDone, reason: v1alpha1.ReasonAwaitingConfirmation},
+		"time-out: Confirm":                            {facts: after(timeout(v1alpha1.ResizeTimeoutConfirm, time.Hour)), steps: "EndResize"},
+		"time-out: Revert":                             {facts: after(timeout(v1alpha1.ResizeTimeoutRevert, time.Hour)), steps: "RefuseUnconfirmed"},
+		"a rescue goes before":                         {facts: given(complete(halted), ofFlavor("large"), having(func(vm *VM) { vm.OtherConfig[xencache.MarkJournal] = `{"operation":"Move","vm":"x"}` })), steps: "Start"},
 		"another VM's journal is no resize of this one": {
 			facts: given(complete(halted), wantPower(halted), having(func(vm *VM) {
 				vm.OtherConfig[xencache.MarkJournal] = resizeJournal{Operation: resizeOperation, VM: "another"}.String()
@@ -173,7 +219,7 @@ func TestGoingBackWithTheDisk(t *testing.T) {
 			t.Fatalf("%s was taken and does not hold", step.Name)
 		}
 	}
-	const want = "CopyRestorePoint PresentRestorePoint DisplaceRoot TakeRootAway PutRootIn Start DestroyRestorePoints EndResize"
+	const want = "AnnounceCopy CopyRestorePoint PresentRestorePoint DisplaceRoot TakeRootAway PutRootIn Start DestroyRestorePoints EndResize"
 	if got := strings.Join(taken, " "); got != want {
 		t.Errorf("steps\n%s, want\n%s", got, want)
 	}

@@ -17,13 +17,16 @@ import (
 
 // Marks of a resize. The journal is MarkJournal, as with every operation.
 const (
-	// markResize stands on restore points, and for a moment on the root disk that one is taken of: it names the resize.
+	// markResize stands on restore points and names the resize.
 	markResize = "kubexen.io/resize"
+	// markCopying stands for a moment on a disk that is about to be copied by a call that takes no marks: it names the resize.
+	// Who copies the disk at another time does not get it.
+	markCopying = "kubexen.io/copying"
 	// markTakenAt stands on a restore point and says of when it is.
 	markTakenAt = "kubexen.io/taken-at"
 	// markIncoming stands on a disk that is complete and takes the place of the root disk: the resize, and why.
 	markIncoming = "kubexen.io/incoming"
-	// markApplied says since when a resize waits for its user.
+	// markApplied says since when a resize waits for its user, and that the VM has run with its new size.
 	markApplied = "kubexen.io/resize-applied"
 	// markResizeRefused stands on a VM that was given its old size back and says what had been asked for; the same is not
 	// tried again.
@@ -53,10 +56,11 @@ type resizeJournal struct {
 	// Point is the ID that restore points carry. It outlives a change of To.
 	Point string    `json:"point"`
 	Since time.Time `json:"since"`
-	// Power is the power state when it was begun.
-	Power v1alpha1.PowerState `json:"power"`
-	From  resizeTarget        `json:"from"`
-	To    resizeTarget        `json:"to"`
+	// Power is the power state when it was begun, and LastStart when the VM had been started last.
+	Power     v1alpha1.PowerState `json:"power"`
+	LastStart string              `json:"lastStart"`
+	From      resizeTarget        `json:"from"`
+	To        resizeTarget        `json:"to"`
 }
 
 // String is the journal as the mark holds it.
@@ -97,15 +101,28 @@ func (f *Facts) otherJournal() bool {
 func newResizeJournal(f *Facts, id string, now time.Time) resizeJournal {
 	j := resizeJournal{
 		Format: journalFormat, Operation: resizeOperation, VM: f.VM.UUID, ID: id, Point: id, Since: now.UTC().Truncate(time.Second),
-		Power: f.VM.Power, From: resizeTarget{Flavor: f.presentFlavor(), Size: f.VM.Size, Disk: f.rootSize()}, To: f.resizeTarget(),
+		Power: f.VM.Power, LastStart: f.lastStart(), From: resizeTarget{Flavor: f.presentFlavor(), Size: f.VM.Size, Disk: f.rootSize()}, To: f.resizeTarget(),
 	}
 	if restarting(f) {
 		j.Power = v1alpha1.PowerStateRunning // it is off because it is being restarted
 	}
 	if prior := f.resizeJournal(); prior != nil {
-		j.Point, j.From, j.Power = prior.Point, prior.From, prior.Power
+		j.Point, j.From, j.Since = prior.Point, prior.From, prior.Since
+		if !f.wasStarted() {
+			j.Power, j.LastStart = prior.Power, prior.LastStart
+		}
 	}
 	return j
+}
+
+// lastStart is when the VM was started last, as a text that is only compared for being the same: the pool's clock need not
+// be ours.
+func (f *Facts) lastStart() string { return f.VM.StartedAt.UTC().Format(time.RFC3339Nano) }
+
+// wasStarted reports whether the VM has run with what the resize made of it. A VM that is off does not tell when it was started
+// last, so that is written down.
+func (f *Facts) wasStarted() bool {
+	return f.VM.OtherConfig[markApplied] != "" || (f.running() && f.resizeJournal().LastStart != f.lastStart())
 }
 
 // newResizeID makes up an id that no resize has had.
@@ -183,8 +200,16 @@ func forgetResize(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	otherConfig := maps.Clone(r.VM.OtherConfig)
 	delete(otherConfig, xencache.MarkJournal)
 	delete(otherConfig, markApplied)
-	if flavor := writeFlavorMark(&r.Want); flavor != "" {
+	if flavor := writeFlavorMark(&r.Want); flavor != "" && r.Want.Flavor != "" {
 		otherConfig[markFlavor] = flavor
 	}
 	return "", r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "end the resize")
+}
+
+// rewriteJournal replaces the journal, in one call: without it nobody would know the way back.
+func (r *Run) rewriteJournal(ctx context.Context, j resizeJournal) error {
+	otherConfig := maps.Clone(r.VM.OtherConfig)
+	otherConfig[xencache.MarkJournal] = j.String()
+	delete(otherConfig, markApplied) // the time to confirm is counted anew
+	return r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "write down the resize")
 }

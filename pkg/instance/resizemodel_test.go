@@ -56,7 +56,25 @@ var resizeEffects = map[string]func(*Facts){
 	"AnnounceRestorePoint": func(f *Facts) {
 		root := f.VM.rootDisk()
 		root.VDI.OtherConfig = maps.Clone(root.VDI.OtherConfig)
-		root.VDI.OtherConfig[markResize] = f.resizeJournal().Point
+		root.VDI.OtherConfig[markCopying] = f.resizeJournal().Point
+	},
+	"AnnounceCopy": func(f *Facts) {
+		for i := range f.RestorePoints {
+			if f.RestorePoints[i].UUID == f.point().UUID {
+				f.RestorePoints[i].OtherConfig = maps.Clone(f.RestorePoints[i].OtherConfig)
+				f.RestorePoints[i].OtherConfig[markCopying] = f.resizeJournal().Point
+			}
+		}
+	},
+	"RememberGoingBack": func(f *Facts) {
+		j := *f.resizeJournal()
+		j.Power, j.LastStart = f.VM.Power, f.lastStart()
+		mark(f, xencache.MarkJournal, j.String())
+		delete(f.VM.OtherConfig, markApplied)
+	},
+	"ReinstateRoot": func(f *Facts) {
+		root := f.VM.rootDisk()
+		root.VDI = remarked(root.VDI, f.diskMarks(WantDisk{Name: rootName, Role: xencache.RoleRootDisk, DeleteOnEnd: true}, root.VDI.UUID))
 	},
 	"TakeRestorePoint": func(f *Facts) {
 		copied := f.VM.rootDisk().VDI
@@ -72,7 +90,7 @@ var resizeEffects = map[string]func(*Facts){
 		}
 		f.Copies = slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool { return c.Snapshot })
 	},
-	"WithdrawAnnouncement": func(f *Facts) { delete(f.VM.rootDisk().VDI.OtherConfig, markResize) },
+	"WithdrawAnnouncement": func(f *Facts) { delete(f.announced().OtherConfig, markCopying) },
 	"CopyRestorePoint": func(f *Facts) {
 		copied := *f.point()
 		copied.Ref, copied.UUID, copied.Snapshot = "clone", "clone-of-"+copied.UUID, false
@@ -95,16 +113,12 @@ var resizeEffects = map[string]func(*Facts){
 	"DisplaceRoot": func(f *Facts) {
 		root, run := f.VM.rootDisk(), &Run{Facts: f, Now: testTime.Add(time.Minute)}
 		root.VDI = remarked(root.VDI, run.pointMarks(&root.VDI))
-		f.RestorePoints = append(f.RestorePoints, root.VDI)
 	},
 	"TakeRootAway": func(f *Facts) {
 		displaced := f.VM.rootDisk().VDI
 		f.VM.Disks = slices.DeleteFunc(slices.Clone(f.VM.Disks), func(d Disk) bool { return d.isRoot() })
-		for i := range f.RestorePoints {
-			if f.RestorePoints[i].UUID == displaced.UUID {
-				f.RestorePoints[i].Users = 0
-			}
-		}
+		displaced.Users = 0
+		f.RestorePoints = append(f.RestorePoints, displaced)
 	},
 	"PutRootIn": func(f *Facts) {
 		incoming := *f.incomingRoot()
@@ -112,7 +126,11 @@ var resizeEffects = map[string]func(*Facts){
 		f.Loose = slices.DeleteFunc(slices.Clone(f.Loose), func(v VDI) bool { return v.UUID == incoming.UUID })
 		f.VM.Disks = append(f.VM.Disks, Disk{Ref: xenapi.VBDRef("vbd-" + incoming.UUID), Device: "0", Entry: rootName, VDI: incoming})
 	},
-	stepStart:    modelPower(v1alpha1.PowerStateRunning),
+	stepStart: func(f *Facts) {
+		before := f.VM.StartedAt
+		modelPower(v1alpha1.PowerStateRunning)(f)
+		f.VM.StartedAt = before.Add(time.Minute)
+	},
 	stepShutDown: modelPower(v1alpha1.PowerStateHalted),
 	stepPowerOff: modelPower(v1alpha1.PowerStateHalted),
 	"DestroyRestorePoints": func(f *Facts) {

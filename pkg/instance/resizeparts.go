@@ -83,7 +83,7 @@ func pendingResize(f *Facts, add adder) {
 	say := func(field string, requires v1alpha1.ChangeRequires, format string, args ...any) {
 		message := fmt.Sprintf(format, args...)
 		switch {
-		case len(problems) > 0 && f.resizeJournal() == nil:
+		case len(problems) > 0 && (f.resizeJournal() == nil || !onTarget(f)):
 			requires, message = v1alpha1.RequiresHold, message+"; not begun: "+problems[0].Message
 		case requires == v1alpha1.RequiresLive && f.running() && f.Want.Resize.Manual && !f.allLive():
 			requires, message = v1alpha1.RequiresPowerOff, message+": together with the rest, because you confirm it as one"
@@ -109,6 +109,9 @@ func pendingResize(f *Facts, add adder) {
 	if f.shrinkWanted() {
 		say("rootDisk.shrinkTo", live(f.halted(), v1alpha1.RequiresPowerOff), "from %s to %s: the disk is copied while the VM is off",
 			bytesText(f.rootSize()), bytesText(want.ShrinkTo))
+	}
+	if pointWanted(f) || (swapPending(f) && f.arriving(incomingRestored)) {
+		say("resize.discardTo", live(f.halted(), v1alpha1.RequiresPowerOff), "the root disk goes back to the restore point, which LOSES what was written since")
 	}
 	pendingConfirmation(f, add)
 }

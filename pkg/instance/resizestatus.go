@@ -2,6 +2,7 @@ package instance
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,7 +42,7 @@ func (f *Facts) resizeStage(now time.Time) v1alpha1.ResizeStage {
 		return v1alpha1.ResizeReverting
 	case f.awaitsConfirmation(now):
 		return v1alpha1.ResizeAwaitingConfirmation
-	case f.resized() && (f.running() || !f.resizeStarts()) && f.Want.Resize.Manual:
+	case f.resized() && (!f.halted() || !f.resizeStarts()) && f.Want.Resize.Manual:
 		return v1alpha1.ResizeConfirming
 	}
 	return v1alpha1.ResizeApplying
@@ -134,7 +135,7 @@ func whenResizeRefused(f *Facts, _ time.Time) (Plan, bool) {
 	if refusal := f.Want.Refused; refusal != nil {
 		return stop(reconcile.Terminal(refusal.Reason, f.refusalText()))
 	}
-	if f.resizeJournal() == nil && !f.Want.Observe && !adoptionHeld(f) {
+	if (f.resizeJournal() == nil || !onTarget(f)) && !f.Want.Observe && !adoptionHeld(f) {
 		if problems := resizeProblems(f); len(problems) > 0 {
 			return stop(blockedBy(problems))
 		}
@@ -145,11 +146,11 @@ func whenResizeRefused(f *Facts, _ time.Time) (Plan, bool) {
 // refusalText says of a size that was refused what is now, and what would have it tried again.
 func (f *Facts) refusalText() string {
 	refusal := f.Want.Refused
-	now := f.VM.Size.text()
-	if f.Want.Flavor != "" {
-		now = f.Want.Flavor + ", " + now
+	now := "the VM has " + strings.TrimPrefix(f.Want.Flavor+", ", ", ") + f.VM.Size.text()
+	if !sized(f) {
+		now = fmt.Sprintf("the VM has %s still, and gets %s back when it is off", f.VM.Size.text(), orElse(f.Want.Flavor, "what it had"))
 	}
-	return fmt.Sprintf("the size that is asked for (%s) was given up: %s; the VM has %s. Ask for another size, or for the same anew with the annotation %s",
+	return fmt.Sprintf("the size that is asked for (%s) was given up: %s; %s. Ask for another size, or for the same anew with the annotation %s",
 		orElse(refusal.Flavor, "the root disk's"), refusal.Message, now, v1alpha1.AnnotationReconcileRequestedAt)
 }
 

@@ -54,12 +54,21 @@ func (w *wanter) resize(spec *v1alpha1.XenInstanceSpec) {
 	if w.vm == nil {
 		return
 	}
+	if j := readResizeJournal(w.vm); j != nil && w.in.Flavor == nil && spec.FlavorRef != nil && spec.FlavorRef.Name == j.To.Flavor {
+		if root := (&Facts{Want: w.want}).wantRoot(); root != nil && root.Size == 0 && root.ShrinkTo == 0 {
+			root.Size = j.To.Disk // the flavor is gone: what it said of the root disk is remembered
+		}
+	}
 	f := &Facts{VM: w.vm, Want: w.want}
 	shrinkTo := int64(0)
 	if root := f.wantRoot(); root != nil {
 		shrinkTo = root.ShrinkTo
 	}
 	want.Token = sizeToken(f.resizeTarget(), shrinkTo, w.in.Object.Annotations[v1alpha1.AnnotationReconcileRequestedAt])
+	if j := readResizeJournal(w.vm); j != nil && spec.FlavorRef == nil && j.From.Flavor == "" {
+		size := j.backwards()
+		w.want.Size = &size // the flavor was taken out again
+	}
 	w.openFigures()
 	if refusal := readRefusal(w.vm.OtherConfig); refusal != nil && refusal.Token == want.Token {
 		w.want.Refused = refusal
@@ -103,6 +112,19 @@ func (w *wanter) openFigures() {
 	w.want.Size = &size
 }
 
+// backwards is the size from before the resize; what had not been set is unset again.
+func (j *resizeJournal) backwards() Size {
+	size := j.From.Size
+	for figure, set := range map[*int64]int64{
+		&size.CoresPerSocket: j.To.Size.CoresPerSocket, &size.Weight: j.To.Size.Weight, &size.Cap: j.To.Size.Cap,
+	} {
+		if *figure == 0 && set > 0 {
+			*figure = unset
+		}
+	}
+	return size
+}
+
 // takeBack asks for the size from before a resize: that of the journal, or of the flavor that the VM has. The disks are left.
 func (w *wanter) takeBack() {
 	if root := (&Facts{Want: w.want}).wantRoot(); root != nil {
@@ -111,14 +133,7 @@ func (w *wanter) takeBack() {
 	mark, marked := readFlavorMark(w.vm.OtherConfig)
 	switch j := readResizeJournal(w.vm); {
 	case j != nil:
-		size := j.From.Size
-		for figure, set := range map[*int64]int64{
-			&size.CoresPerSocket: j.To.Size.CoresPerSocket, &size.Weight: j.To.Size.Weight, &size.Cap: j.To.Size.Cap,
-		} {
-			if *figure == 0 && set > 0 {
-				*figure = unset
-			}
-		}
+		size := j.backwards()
 		w.want.Flavor, w.want.Size = j.From.Flavor, &size
 	case marked:
 		w.want.Flavor, w.want.Size = mark.Name, &mark.Size

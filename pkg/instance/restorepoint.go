@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
@@ -44,9 +45,9 @@ func (f *Facts) observeResize(v xencache.View) {
 		vdi := observeVDI(v, ref)
 		switch {
 		case vdi == nil || !f.Me.Owns(vdi.Marks):
-		case vdi.mine() && vdi.Marks.Role == xencache.RoleRestorePoint:
+		case vdi.mine() && vdi.Marks.Role == xencache.RoleRestorePoint && !f.isRoot(vdi):
 			f.RestorePoints = append(f.RestorePoints, *vdi)
-		case j != nil && vdi.Marks.IsCopyOf(vdi.UUID) && vdi.Users == 0 && !vdi.Attached && vdi.OtherConfig[markResize] == j.Point:
+		case j != nil && vdi.Marks.IsCopyOf(vdi.UUID) && vdi.Users == 0 && !vdi.Attached && vdi.OtherConfig[markCopying] == j.Point:
 			f.Copies = append(f.Copies, *vdi)
 		}
 	}
@@ -62,6 +63,15 @@ func (f *Facts) observeResize(v xencache.View) {
 			root.VDI.SRFree = sr.PhysicalSize - sr.PhysicalUtilisation
 		}
 	}
+}
+
+// isRoot reports whether a disk is in the place of the VM's root disk, whatever its marks say.
+func (f *Facts) isRoot(vdi *VDI) bool {
+	if f.VM == nil {
+		return false
+	}
+	root := f.VM.rootDisk()
+	return root != nil && root.VDI.Ref == vdi.Ref
 }
 
 // chainLength is how many disks stand behind a disk at least: those that the storage names, or the snapshots of it.
@@ -94,6 +104,9 @@ func (f *Facts) point() *VDI {
 
 // namelessPoints are snapshots of the root disk that have not got their marks yet.
 func namelessPoints(f *Facts) []VDI {
+	if f.point() != nil { // there is one: any other that carries the mark is somebody's
+		return nil
+	}
 	return slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool { return !c.Snapshot })
 }
 
@@ -107,17 +120,21 @@ func pointNeeded(f *Facts) bool {
 func pointThere(f *Facts) bool { return f.point() != nil || !noNamelessPoint(f) }
 
 func pointAnnounced(f *Facts) bool {
-	return !noNamelessPoint(f) || f.VM.rootDisk().VDI.OtherConfig[markResize] == f.resizeJournal().Point
+	return !noNamelessPoint(f) || f.VM.rootDisk().VDI.OtherConfig[markCopying] == f.resizeJournal().Point
 }
 
 func announcePoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	root := r.VM.rootDisk()
-	if root.VDI.OtherConfig[markResize] != "" {
-		if err := r.Client.VDI.RemoveFromOtherConfig(ctx, root.VDI.Ref, markResize); err != nil {
-			return "", r.doing(err, "replace the mark of an earlier resize")
+	return "", r.announceCopy(ctx, &r.VM.rootDisk().VDI)
+}
+
+// announceCopy marks a disk that is about to be copied by a call that takes no marks.
+func (r *Run) announceCopy(ctx context.Context, vdi *VDI) error {
+	if vdi.OtherConfig[markCopying] != "" {
+		if err := r.Client.VDI.RemoveFromOtherConfig(ctx, vdi.Ref, markCopying); err != nil {
+			return r.doing(err, "replace the mark of an earlier resize")
 		}
 	}
-	return "", r.doing(r.Client.VDI.AddToOtherConfig(ctx, root.VDI.Ref, markResize, r.resizeJournal().Point), "announce the restore point")
+	return r.doing(r.Client.VDI.AddToOtherConfig(ctx, vdi.Ref, markCopying, r.resizeJournal().Point), "announce the copy of disk %s", vdi.UUID)
 }
 
 func snapshotRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
@@ -128,9 +145,9 @@ func snapshotRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // markPoint makes the snapshot the restore point. A second one, of a call whose answer was lost, is destroyed: it is a
 // snapshot that nobody but us has.
 func markPoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	nameless, there := namelessPoints(r.Facts), r.point() != nil
+	nameless := namelessPoints(r.Facts)
 	for i := range nameless {
-		if there || i > 0 {
+		if i > 0 {
 			if err := r.Client.VDI.Destroy(ctx, nameless[i].Ref); err != nil && !isGone(err) {
 				return "", r.doing(err, "destroy a second restore point")
 			}
@@ -154,19 +171,38 @@ func (r *Run) pointMarks(vdi *VDI) map[string]string {
 	return otherConfig
 }
 
-// announcementWithdrawn reports whether the root disk carries no mark of a resize any more: the next one who takes a
-// snapshot of it would have the mark on his.
-func announcementWithdrawn(f *Facts) bool {
-	root := f.VM.rootDisk()
-	return root == nil || pointNeeded(f) || root.VDI.OtherConfig[markResize] == "" || root.VDI.Marks.Role == xencache.RoleRestorePoint
+// announced is a disk that is marked for a copy which is not wanted (any more), nil if there is none: the next one who copies
+// it would have the mark on his.
+func (f *Facts) announced() *VDI {
+	root, point := f.VM.rootDisk(), f.point()
+	if root != nil && root.VDI.OtherConfig[markCopying] != "" && !pointNeeded(f) && point == nil {
+		return &root.VDI
+	}
+	if point == nil || point.OtherConfig[markCopying] == "" || swapPending(f) || f.arriving(incomingRestored) {
+		return nil
+	}
+	waits := f.running() && f.Want.Resize.Strategy == v1alpha1.ResizeOnNextBoot && len(copiesOfPoint(f)) > 0
+	if !pointWanted(f) || waits { // else it goes with the end of the resize, which is near
+		return point
+	}
+	return nil
 }
+
+func announcementWithdrawn(f *Facts) bool { return f.announced() == nil }
 
 func withdrawAnnouncement(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
-	return "", r.doing(r.Client.VDI.RemoveFromOtherConfig(ctx, r.VM.rootDisk().VDI.Ref, markResize), "withdraw the announcement of the restore point")
+	return "", r.doing(r.Client.VDI.RemoveFromOtherConfig(ctx, r.announced().Ref, markCopying), "withdraw the announcement of a copy")
 }
 
-// droppable are the restore points of the resize under way, and copies of its that have never got their marks.
-func droppable(f *Facts) []VDI { return append(f.points(), f.Copies...) }
+// withdrawStep is that last step by itself.
+var withdrawStep = takePoint[len(takePoint)-1]
+
+// droppable are the restore points of the resize under way, and copies of its that have never got their marks. What somebody
+// has given to a VM is left to him.
+func droppable(f *Facts) []VDI {
+	copies := append(namelessPoints(f), copiesOfPoint(f)...)
+	return slices.DeleteFunc(append(f.points(), copies...), func(v VDI) bool { return v.Users > 0 })
+}
 
 func noPoints(f *Facts) bool { return len(droppable(f)) == 0 }
 

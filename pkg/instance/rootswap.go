@@ -86,6 +86,25 @@ func (r *Run) presentRoot(ctx context.Context, vdi *VDI, kind incomingKind) erro
 // swapPending reports whether a disk waits to take the place of the root disk.
 func swapPending(f *Facts) bool { return f.incomingRoot() != nil }
 
+// rootMisnamed reports whether the disk in the place of the root disk carries the marks of a restore point although nothing is
+// to take its place: somebody has started the VM in the middle of a swap, and it is the root disk again.
+func rootMisnamed(f *Facts) bool {
+	return f.VM.rootDisk() != nil && rootDisplaced(f) && !swapPending(f)
+}
+
+// reinstateStep gives such a disk its marks back.
+var reinstateStep = Step{Name: "ReinstateRoot", Holds: func(f *Facts) bool { return !rootMisnamed(f) }, Act: reinstateRoot}
+
+func reinstateRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	root, want := r.VM.rootDisk(), r.wantRoot()
+	if want == nil {
+		want = &WantDisk{Name: rootName, Role: xencache.RoleRootDisk, DeleteOnEnd: true}
+	}
+	otherConfig := withoutMarks(root.VDI.OtherConfig)
+	maps.Copy(otherConfig, r.diskMarks(*want, root.VDI.UUID))
+	return "", r.doing(r.Client.VDI.SetOtherConfig(ctx, root.VDI.Ref, otherConfig), "mark the root disk as such again")
+}
+
 func rootDisplaced(f *Facts) bool {
 	root := f.VM.rootDisk()
 	return root == nil || (root.VDI.Marks.Role == xencache.RoleRestorePoint && root.VDI.mine())

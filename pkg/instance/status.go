@@ -273,7 +273,7 @@ func setFlavorApplied(status *v1alpha1.XenInstanceStatus, f *Facts, report Repor
 		set(metav1.ConditionFalse, v1alpha1.ReasonObserved, "the VM has "+f.VM.Size.text())
 	case adoptionHeld(f):
 		set(metav1.ConditionFalse, v1alpha1.ReasonAdoptionHeld, "the VM has "+f.VM.Size.text())
-	case f.resizeJournal() == nil && len(resizeProblems(f)) > 0:
+	case (f.resizeJournal() == nil || !onTarget(f)) && len(resizeProblems(f)) > 0:
 		set(metav1.ConditionFalse, resizeProblems(f)[0].Reason, resizeProblems(f)[0].Message)
 	case f.halted() || report.Plan.Operation == operationResize:
 		set(metav1.ConditionFalse, v1alpha1.ReasonApplying, "from "+f.VM.Size.text()+" to "+f.Want.Size.text())
