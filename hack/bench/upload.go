@@ -47,6 +47,9 @@ func uploads(ctx context.Context, r *report) error {
 	if err := o.againstCurl(ctx, r, store); err != nil {
 		return err
 	}
+	if err := o.differential(ctx, r, store, "full", convertedSize); err != nil {
+		return fmt.Errorf("a difference: %w", err)
+	}
 	if err := o.withData(ctx, "sparse", sparseSize, sparseData); err != nil {
 		return err
 	}
@@ -66,17 +69,21 @@ func (o *operator) withData(ctx context.Context, name string, size, data int64) 
 	if err := o.wait(ctx, instance, ready); err != nil {
 		return err
 	}
-	for ref, vm := range o.pool.Records("VM") {
-		if vm["uuid"] != instance.Status.UUID {
-			continue
-		}
-		disk, err := o.pool.Guest().Disk(ref, "0")
-		if err != nil {
-			return err
-		}
-		return spread(disk, size, data)
+	disk, err := o.rootOf(instance.Status.UUID)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("there is no VM %s", instance.Status.UUID)
+	return spread(disk, size, data)
+}
+
+// rootOf is the root disk of a running VM, as its guest has it.
+func (o *operator) rootOf(uuid string) (xensim.GuestDisk, error) {
+	for ref, vm := range o.pool.Records("VM") {
+		if vm["uuid"] == uuid {
+			return o.pool.Guest().Disk(ref, "0")
+		}
+	}
+	return nil, fmt.Errorf("there is no VM %s", uuid)
 }
 
 // spread writes data in ranges of 4 MiB, as makeDisk does.
