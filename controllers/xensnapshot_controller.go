@@ -59,6 +59,7 @@ type snapshotScope struct {
 	pool     *pool.Handle
 	snapshot snapshot.Snapshot
 	source   string // uuid of the instance's VM
+	observed bool   // the instance's VM is not to be touched
 	facts    snapshot.Facts
 	// recorded says that the stored status tells of the complete upload: only then does the snapshot leave the pool.
 	recorded bool
@@ -162,9 +163,7 @@ func (s *snapshotScope) advance(ctx context.Context) (reconcile.Outcome, error) 
 	status, spec := &s.Object.Status, &s.Object.Spec
 	deadline := snapshot.Deadline(spec, s.Object.CreationTimestamp)
 	if !deadline.IsZero() && !s.now().Before(deadline) {
-		s.r.runner.Stop(s.id())
-		return s.failed(reconcile.Terminal(v1alpha1.ReasonDeadlineExceeded, fmt.Sprintf(
-			"it was not complete at %s (deadlineSeconds); make it longer, or make another XenSnapshot", deadline.UTC().Format(time.RFC3339)))), nil
+		return s.late(ctx, deadline), nil
 	}
 	outcome, err := s.captureAndUpload(ctx)
 	if err == nil && !deadline.IsZero() && !outcome.IsDone() {
@@ -177,6 +176,18 @@ func (s *snapshotScope) advance(ctx context.Context) (reconcile.Outcome, error) 
 		}
 	}
 	return outcome, err
+}
+
+// late ends the work when its time is over. A capture that is under way cannot be ended: what it makes is to be seen first.
+func (s *snapshotScope) late(ctx context.Context, deadline time.Time) reconcile.Outcome {
+	if busy, _, err := s.r.flights.Land(ctx, s.pool, s.snapshot.Key); busy && err == nil {
+		return reconcile.Wait(v1alpha1.ReasonCapturing, "its time is over; the snapshot that is being taken is waited for").After(barrier)
+	}
+	s.observe()
+	s.r.runner.Stop(s.id())
+	return s.failed(reconcile.Terminal(v1alpha1.ReasonDeadlineExceeded, fmt.Sprintf(
+		"it was not complete at %s (deadlineSeconds); make it longer and give the annotation %s a new value, or make another XenSnapshot",
+		deadline.UTC().Format(time.RFC3339), v1alpha1.AnnotationReconcileRequestedAt)))
 }
 
 func (s *snapshotScope) captureAndUpload(ctx context.Context) (reconcile.Outcome, error) {
@@ -208,6 +219,11 @@ func (s *snapshotScope) capture(ctx context.Context) (reconcile.Outcome, error) 
 	if s.facts.Local == nil {
 		if outcome := s.recall(ctx); !outcome.IsDone() || snapshot.IsCaptured(status) {
 			return outcome, nil
+		}
+		if s.observed {
+			return reconcile.Terminal(v1alpha1.ReasonObserved, fmt.Sprintf(
+				"XenInstance %s has managementPolicy Observe: nothing of it is touched on the pool, so no snapshot is taken; set it to Manage",
+				s.Object.Spec.InstanceRef.Name)).After(time.Minute), nil
 		}
 	}
 	return s.take(ctx)

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -21,8 +22,9 @@ func (s *snapshotScope) recall(ctx context.Context) reconcile.Outcome {
 			s.Object.Status.Upload = s.emptyUpload()
 			snapshot.Recalled(&s.Object.Status, found)
 			return reconcile.Done()
-		case err != nil && annotated != "" && !transfer.IsNotFound(err):
-			return reconcile.Retry(v1alpha1.ReasonStoreUnavailable, err)
+		case err != nil && !transfer.IsNotFound(err):
+			// Whether it was taken before is not known, and what is taken now could not be uploaded either.
+			return reconcile.Retry(reasonOf(err), fmt.Errorf("ask the destination for an earlier upload before a snapshot is taken: %w", err))
 		}
 	}
 	if annotated != "" {
@@ -55,6 +57,15 @@ func (s *snapshotScope) lost(ctx context.Context) reconcile.Outcome {
 	}
 	return s.failed(reconcile.Terminal(v1alpha1.ReasonExternallyDeleted, fmt.Sprintf(
 		"snapshot %s is no longer on pool %s, and was not uploaded; make another XenSnapshot", status.UUID, s.pool.Name)))
+}
+
+// reasonOf is why a store cannot be asked.
+func reasonOf(err error) string {
+	var failure *transfer.Failure
+	if errors.As(err, &failure) {
+		return failure.Reason
+	}
+	return v1alpha1.ReasonStoreUnavailable
 }
 
 // isOurs reports whether a store has the complete upload of this very object.

@@ -29,10 +29,9 @@ func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error
 	}
 	name := ""
 	if instance != nil {
+		// The annotation with a VM's uuid is whoever's writes the instance: only what its controller found is its VM.
 		name, s.source = instance.Spec.PoolRef.Name, instance.Status.UUID
-		if s.source == "" {
-			s.source = instance.Annotations[v1alpha1.AnnotationVMUUID]
-		}
+		s.observed = instance.Spec.ManagementPolicy == v1alpha1.ManagementObserve
 	}
 	if ref := s.Object.Status.PoolRef; ref != nil {
 		name = ref.Name
@@ -166,6 +165,9 @@ func (s *snapshotScope) remove(ctx context.Context) (reconcile.Outcome, error) {
 	}
 	if outcome, err := s.guarded(ctx); err != nil || !outcome.IsDone() {
 		return outcome, err
+	}
+	if err := transfer.EndTasks(ctx, s.pool, s.id()); err != nil {
+		return reconcile.Retry(v1alpha1.ReasonDeleting, err), nil
 	}
 	if outcome, err := s.removeLocal(ctx); err != nil || !outcome.IsDone() {
 		return outcome.Because(v1alpha1.ReasonDeleting, outcome.Message()), err

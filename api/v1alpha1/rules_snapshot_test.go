@@ -20,14 +20,14 @@ func init() {
 		},
 		"exactly one destination must be set: s3, glance or http": {
 			{object: "xensnapshot-glance", accept: `spec: {destination: {format: null}}`, refuse: `spec: {destination: {glance: null}}`},
-			{object: "xensnapshot-glance", accept: `spec: {destination: null}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{file}"}}}`},
+			{object: "xensnapshot-glance", accept: `spec: {destination: null}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}/{file}"}}}`},
 		},
 		"incrementalFrom needs format VHD: the other formats hold whole disks": {
 			{object: "xensnapshot", accept: `spec: {destination: {format: null}}`, refuse: `spec: {destination: {format: Raw}}`},
 		},
 		"incrementalFrom is not for glance: an image there is a whole disk": {
 			{
-				object: "xensnapshot", accept: `spec: {destination: {s3: null, http: {urlTemplate: "https://a/{file}"}}}`,
+				object: "xensnapshot", accept: `spec: {destination: {s3: null, http: {urlTemplate: "https://a/{snapshot}/{file}"}}}`,
 				refuse: `spec: {destination: {s3: null, glance: {endpoint: "https://a"}}}`,
 			},
 		},
@@ -55,12 +55,15 @@ func init() {
 		},
 		"urlTemplate must be an http or https URL without a user: credentials belong in a Secret": {
 			{
-				object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "http://a/{file}?x=@"}}}`,
-				refuse: `spec: {destination: {http: {urlTemplate: "https://u:p@a/{file}"}}}`,
+				object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "http://a/{snapshot}/{file}?x=@"}}}`,
+				refuse: `spec: {destination: {http: {urlTemplate: "https://u:p@a/{snapshot}/{file}"}}}`,
 			},
 		},
+		"urlTemplate must contain {snapshot}: one snapshot's files must not replace another's": {
+			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}-{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{namespace}/{file}"}}}`},
+		},
 		"urlTemplate must contain {file}: a snapshot has several files": {
-			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/b"}}}`},
+			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}/{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}"}}}`},
 		},
 	}
 }

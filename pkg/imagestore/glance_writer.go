@@ -15,6 +15,9 @@ import (
 // activationPoll is how often Glance is asked whether an image is active: it may copy it after it has taken it.
 const activationPoll = time.Second
 
+// activationLimit is how long Glance may take for that.
+const activationLimit = 15 * time.Minute
+
 // glanceWriter sends the bytes of an image. Glance takes a body that broke off for complete when it knows no better, so
 // the body is chunked and its end is withheld until the commit.
 type glanceWriter struct {
@@ -75,6 +78,8 @@ func (w *glanceWriter) Commit(ctx context.Context) (Object, error) {
 
 // activated waits until Glance has made the image active.
 func (w *glanceWriter) activated(ctx context.Context) (*glanceImage, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, activationLimit, fmt.Errorf("it is not active after %s", activationLimit))
+	defer cancel()
 	timer := time.NewTimer(activationPoll)
 	defer timer.Stop()
 	for {

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,9 +191,10 @@ func observeDisks(v xencache.View, vm xenapi.VMRef) []Disk {
 			continue // a CD is not captured: the snapshot has the very same one
 		}
 		marks := xencache.ReadMarks(vdi.OtherConfig)
+		entry := xencache.ReadMarks(vbd.OtherConfig).Disk     // the instance's own word; a disk may have been another's
 		device, _ := strconv.ParseInt(vbd.UserDevice, 10, 32) // what is no number is at the first position
 		disk := Disk{
-			Name: marks.Disk, Device: int32(device), Ref: vbd.VDI, UUID: vdi.UUID, Size: vdi.VirtualSize, SR: vdi.SR,
+			Name: cmp.Or(entry, marks.Disk), Device: int32(device), Ref: vbd.VDI, UUID: vdi.UUID, Size: vdi.VirtualSize, SR: vdi.SR,
 			Drive: marks.Role == xencache.RoleConfigDrive, Links: links(v, vdi), Snapshot: vdi.IsASnapshot, Bootable: vbd.Bootable,
 		}
 		switch {
@@ -210,6 +212,11 @@ func observeDisks(v xencache.View, vm xenapi.VMRef) []Disk {
 		disks = append(disks, disk)
 	}
 	slices.SortFunc(disks, func(a, b Disk) int { return cmp.Or(int(a.Device-b.Device), strings.Compare(a.UUID, b.UUID)) })
+	for i := range disks { // files are named after them
+		if slices.ContainsFunc(disks[:i], func(other Disk) bool { return other.Name == disks[i].Name }) {
+			disks[i].Name = fmt.Sprint("disk", disks[i].Device)
+		}
+	}
 	return disks
 }
 

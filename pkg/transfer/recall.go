@@ -41,6 +41,9 @@ func Recall(ctx context.Context, store imagestore.Store) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
+	if !manifest.fits() {
+		return Found{}, unreadable(store.Location(ManifestName))
+	}
 	return Found{
 		Manifest: manifest, Complete: true, Location: store.Location(ManifestName), SHA256: digest, Files: filesOf(manifest, store.Location),
 	}, nil
@@ -61,7 +64,7 @@ func recallImages(ctx context.Context, store imagestore.Store, images shelf) (Fo
 			continue
 		}
 		if found.SHA256 == "" {
-			if err := json.Unmarshal([]byte(text), &found.Manifest); err != nil || found.Manifest.Version < 1 {
+			if err := json.Unmarshal([]byte(text), &found.Manifest); err != nil || found.Manifest.Version < 1 || !found.Manifest.fits() {
 				return Found{}, unreadable(store.Location(object.Name))
 			}
 			found.SHA256 = digestOf([]byte(text))
@@ -112,6 +115,25 @@ func filesOf(manifest Manifest, location func(string) string) []v1alpha1.Uploade
 	return files
 }
 
+// fits reports whether status can say what the manifest says: whoever may write to a store can write a manifest.
+func (m *Manifest) fits() bool {
+	names := map[string]struct{}{}
+	for _, disk := range m.Disks {
+		if !diskName.MatchString(disk.Name) || len(disk.Name) > lenName {
+			return false
+		}
+		names[disk.Name] = struct{}{}
+	}
+	return len(names) == len(m.Disks) && len(names) <= mostShown && len(m.SnapshotUUID) <= lenUUID && len(m.InstanceUUID) <= lenUUID
+}
+
+// What status takes: see XenSnapshotStatus.
+const (
+	lenUUID   = 36
+	lenName   = 63
+	mostShown = 64
+)
+
 // maxManifest bounds what is read as a manifest.
 const maxManifest = 4 << 20
 
@@ -150,8 +172,22 @@ func digestOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// putManifest writes the manifest: from now on the upload is complete.
+// putManifest writes the manifest: from now on the upload is complete. Somebody else may have written to the same place
+// meanwhile, so that it is looked at once more.
 func (u *upload) putManifest(ctx context.Context) error {
+	if done, err := u.alreadyThere(ctx); done || err != nil {
+		return err
+	}
+	for _, file := range filesOf(u.manifest, u.store.Location) {
+		object, err := u.store.Stat(ctx, file.Name)
+		switch {
+		case err != nil:
+			return storeFailure(fmt.Errorf("look at the files before the manifest is written: %w", err))
+		case object.Size >= 0 && object.Size != file.SizeBytes:
+			return &Failure{Reason: v1alpha1.ReasonStoreRefused, Err: fmt.Errorf(
+				"%s has %d bytes, not the %d that were uploaded: somebody else writes to the same place", file.Location, object.Size, file.SizeBytes)}
+		}
+	}
 	text, err := json.MarshalIndent(u.manifest, "", "  ")
 	if err != nil {
 		return err
