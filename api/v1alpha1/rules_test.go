@@ -102,6 +102,10 @@ var ruleCases = map[string]map[string][]ruleCase{
 			{object: "xeninstance-iso", accept: `spec: {flavorRef: {name: other}}`, refuse: `spec: {flavorRef: null}`},
 			{object: "xeninstance-existing", update: true, accept: `spec: {flavorRef: {name: medium}}`, refuse: `spec: {source: {existing: null, templateName: a}}`},
 		},
+		"nameLabel must not begin with kubexen/: such names tell the operator whose an unfinished VM is": {
+			{object: "xeninstance", accept: `spec: {nameLabel: kubexen}`, refuse: `spec: {nameLabel: kubexen/one/XenInstance/a/b/vm}`},
+			{object: "xeninstance", update: true, accept: `spec: {nameLabel: team/kubexen/web}`, refuse: `spec: {nameLabel: kubexen/web}`},
+		},
 		"adoption needs source.existing": {
 			{object: "xeninstance-existing", accept: `spec: {adoption: {onMismatch: Hold}}`, refuse: `spec: {source: {existing: null, templateName: a}, flavorRef: {name: a}}`},
 		},

@@ -100,6 +100,7 @@ type XenInstanceSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('kubexen/')",message="nameLabel must not begin with kubexen/: such names tell the operator whose an unfinished VM is"
 	NameLabel string `json:"nameLabel,omitempty"`
 
 	// description is the VM's description on the pool. Default: left alone. A change is written to the VM.

@@ -61,3 +61,29 @@ func TestACopyDoesNotPassForTheOriginal(t *testing.T) {
 		t.Error("an object without self, which is new, passes for a copy")
 	}
 }
+
+// TestWhoseMarksCount reads objects whose name and other_config say different things.
+func TestWhoseMarksCount(t *testing.T) {
+	mine := Key{Kind: "XenInstance", Namespace: "team", Name: "web"}
+	other := Key{Kind: "XenInstance", Namespace: "victims", Name: "web"}
+	marked := func(self string) map[string]string {
+		return Marks{Installation: "one", Ref: mine, Self: self, Role: RoleVM}.OtherConfig()
+	}
+	for name, test := range map[string]struct {
+		name        string
+		otherConfig map[string]string
+		want        Key
+	}{
+		"a complete object":                               {"web", marked("uuid-1"), mine},
+		"a fresh clone, with its source's marks":          {MarkName("one", other, RoleVM), marked("uuid-0"), other},
+		"a fresh clone of something without marks":        {MarkName("one", other, RoleVM), nil, other},
+		"a complete object that was given another's name": {MarkName("one", other, RoleVM), marked("uuid-1"), mine},
+		"a stranger": {"web", nil, Key{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := marksOf("uuid-1", test.otherConfig, test.name).Ref; got != test.want {
+				t.Errorf("it belongs to %v, want %v", got, test.want)
+			}
+		})
+	}
+}

@@ -78,19 +78,24 @@ func newState() *state {
 	return s
 }
 
-// VMMarks reads the marks of a VM: those in other_config, else its name if that is a mark.
-func VMMarks(vm *xenapi.VM) Marks { return marksOf(vm.OtherConfig, vm.NameLabel) }
+// VMMarks reads the marks of a VM: its own in other_config, else its name if that is a mark, else what other_config says.
+func VMMarks(vm *xenapi.VM) Marks { return marksOf(vm.UUID, vm.OtherConfig, vm.NameLabel) }
 
 // VDIMarks reads the marks of a disk, as VMMarks does.
-func VDIMarks(vdi *xenapi.VDI) Marks { return marksOf(vdi.OtherConfig, vdi.NameLabel) }
+func VDIMarks(vdi *xenapi.VDI) Marks { return marksOf(vdi.UUID, vdi.OtherConfig, vdi.NameLabel) }
 
 // marksOf prefers the name where it is a mark: a fresh clone still carries its source's other_config, and its name
-// is the only thing about it that is its own.
-func marksOf(otherConfig map[string]string, name string) Marks {
-	if marks, ok := ParseMarkName(name); ok {
+// is the only thing about it that is its own. Marks that name the object itself are no copy, and a name, which other
+// people give too, does not outdo them.
+func marksOf(uuid string, otherConfig map[string]string, name string) Marks {
+	marks := ReadMarks(otherConfig)
+	if marks.Self != "" && marks.Self == uuid {
 		return marks
 	}
-	return ReadMarks(otherConfig)
+	if named, ok := ParseMarkName(name); ok {
+		return named
+	}
+	return marks
 }
 
 func keyOf(m Marks) (markKey, bool) {
