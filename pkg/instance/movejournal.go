@@ -165,10 +165,7 @@ func (r *Run) remember(ctx context.Context, disks []*Disk) error {
 	if old == nil {
 		return r.setMark(ctx, xencache.MarkJournal, journal.String())
 	}
-	// In one call: between two the names of the disks would be nowhere.
-	otherConfig := maps.Clone(r.VM.OtherConfig)
-	otherConfig[xencache.MarkJournal] = journal.String()
-	return r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "remember the disks")
+	return r.rewriteJournal(ctx, journal)
 }
 
 // wanted is what the other_config of the disk in place of the remembered one is to hold: the mark that says which disk it is

@@ -96,7 +96,7 @@ func (f *Facts) placement(host *Host, size Size) HostFit {
 	if here {
 		free += f.memoryNeeded(f.VM.Size)
 	}
-	if host.MemoryTotal > 0 && free < needed {
+	if host.MemoryFree > 0 && free < needed { // 0 is what a host says that has not measured yet
 		lacks(v1alpha1.ReasonInsufficientMemory, "%s of memory free, needed %s", mebibytes(free), mebibytes(needed))
 	}
 	for _, nic := range f.nics() {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -206,10 +207,10 @@ func forgetResize(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "end the resize")
 }
 
-// rewriteJournal replaces the journal, in one call: without it nobody would know the way back.
-func (r *Run) rewriteJournal(ctx context.Context, j resizeJournal) error {
+// rewriteJournal replaces the journal of a resize or a move, in one call: without it nobody would know the way back.
+func (r *Run) rewriteJournal(ctx context.Context, j fmt.Stringer) error {
 	otherConfig := maps.Clone(r.VM.OtherConfig)
 	otherConfig[xencache.MarkJournal] = j.String()
 	delete(otherConfig, markApplied) // the time to confirm is counted anew
-	return r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "write down the resize")
+	return r.doing(r.Client.VM.SetOtherConfig(ctx, r.VM.Ref, otherConfig), "write down what is under way")
 }
