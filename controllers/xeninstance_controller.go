@@ -50,6 +50,7 @@ type instanceReconciler struct {
 	backups      *backups
 	runner       transfer.Runner
 	scratch      transfer.Scratch
+	turns        *copyTurns
 }
 
 // instanceScope is one pass over one instance.
@@ -68,7 +69,7 @@ func setupInstance(s *shared) error {
 	}
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
-		runner: s.runner, scratch: s.scratch, stores: s.stores, backups: newBackups(),
+		runner: s.runner, scratch: s.scratch, turns: newCopyTurns(s.scratch.Most, s.clock), stores: s.stores, backups: newBackups(),
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
@@ -112,7 +113,7 @@ func (s *instanceScope) converge(ctx context.Context) error {
 	if err := s.observe(ctx); err != nil {
 		return err
 	}
-	s.plan = instance.Decide(s.facts, s.r.runtime.Clock.Now())
+	s.plan = s.takeTurn(instance.Decide(s.facts, s.r.runtime.Clock.Now()))
 	return s.act(ctx)
 }
 
@@ -124,6 +125,7 @@ func (r *instanceReconciler) open(ctx context.Context, req ctrl.Request) (*insta
 	if inner == nil || err != nil {
 		if err == nil {
 			r.executor.Forget(xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name})
+			r.turns.giveBack(xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name})
 		}
 		return nil, err
 	}

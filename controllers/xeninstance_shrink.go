@@ -3,8 +3,10 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
+	"sync"
 	"time"
+
+	"k8s.io/utils/clock"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/instance"
@@ -68,8 +70,8 @@ func (s *instanceScope) gatherCopy(inputs *instance.Inputs) {
 	case transfer.Succeeded:
 		inputs.Copy.Copy, inputs.Copy.Settled = state.VDI, s.r.runtime.Clock.Since(state.EndedAt) > copySettled
 	case transfer.Failed:
-		inputs.Copy.Failed = givenUp(copyProblem(state.Err), state.Attempt)
-		inputs.Copy.RetryIn = copyPause<<(state.Attempt-1) - s.r.runtime.Clock.Since(state.EndedAt)
+		inputs.Copy.Failed = copyProblem(state.Err)
+		inputs.Copy.Attempt, inputs.Copy.Ago = state.Attempt, s.r.runtime.Clock.Since(state.EndedAt)
 	case transfer.Waiting, transfer.Running:
 	}
 }
@@ -86,21 +88,6 @@ func scratchProblem(err error) *instance.Problem {
 	return nil
 }
 
-// A copy is tried so often, with pauses that double: the VM is off meanwhile, and starts again as it was when it is given up.
-const (
-	maxCopyAttempts = 5
-	copyPause       = 2 * time.Second
-)
-
-// givenUp makes a problem that may pass one that does not, after so many attempts.
-func givenUp(problem *instance.Problem, attempt int) *instance.Problem {
-	if problem.Passing && attempt >= maxCopyAttempts {
-		problem.Reason, problem.Passing = v1alpha1.ReasonShrinkRefused, false
-		problem.Message = fmt.Sprintf("given up after %d attempts, the last of which ended so: %s", attempt, problem.Message)
-	}
-	return problem
-}
-
 // copyProblem is why there is no copy, and whether trying again may help.
 func copyProblem(err error) *instance.Problem {
 	problem := &instance.Problem{Reason: v1alpha1.ReasonRetrying, Message: err.Error(), Passing: true}
@@ -109,4 +96,59 @@ func copyProblem(err error) *instance.Problem {
 		problem.Reason, problem.Passing = failure.Reason, !failure.Permanent
 	}
 	return problem
+}
+
+// copyTurns are the instances whose root disk is copied, or whose guest is turned off for it: a guest runs on until it is its
+// turn.
+type copyTurns struct {
+	most  int
+	clock clock.PassiveClock
+
+	mu   sync.Mutex
+	held map[xencache.Key]time.Time
+}
+
+// turnLapses is how long a turn is kept for an instance of which nothing is heard, because its pool cannot be reached for
+// instance.
+const turnLapses = 5 * time.Minute
+
+func newCopyTurns(most int, passive clock.PassiveClock) *copyTurns {
+	return &copyTurns{most: most, clock: passive, held: map[xencache.Key]time.Time{}}
+}
+
+// take reports whether it is the instance's turn. One that is off already gets it whatever the others do.
+func (t *copyTurns) take(key xencache.Key, off bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.clock.Now()
+	others := 0
+	for other, at := range t.held {
+		if other != key && now.Sub(at) < turnLapses {
+			others++
+		}
+	}
+	if _, has := t.held[key]; !has && !off && others >= t.most {
+		return false
+	}
+	t.held[key] = now
+	return true
+}
+
+func (t *copyTurns) giveBack(key xencache.Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.held, key)
+}
+
+// takeTurn lets a guest run on whose disk is to be copied while those of others are.
+func (s *instanceScope) takeTurn(plan instance.Plan) instance.Plan {
+	switch {
+	case s.Deleting() || !s.facts.WantsCopy():
+		s.r.turns.giveBack(s.key())
+	case s.facts.StopsForCopy(plan) && !s.r.turns.take(s.key(), false):
+		return instance.AwaitCopier(s.r.turns.most)
+	case s.facts.VM.Power == v1alpha1.PowerStateHalted:
+		s.r.turns.take(s.key(), true)
+	}
+	return plan
 }

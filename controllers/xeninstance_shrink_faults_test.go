@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
 	"github.com/kubexen/kubexen/pkg/xenapi"
@@ -115,4 +117,32 @@ func TestStartedByHandInShrink(t *testing.T) {
 		t.Errorf("it is still kept from %v", blocked)
 	}
 	nothingLeft(t, w, 1)
+}
+
+// TestOneShrinkAtATime: the second guest runs on while the disk of the first is copied; then it is its turn.
+func TestOneShrinkAtATime(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	first := guest(t, w, image, restarting)
+	second := testkit.Instance(w.Namespace, "db", testkit.PoolName).FromTemplate(template).OfFlavor("small").
+		RootDisk(beforeShrink).Network("lan", network).DeletedBy(v1alpha1.DeletionDelete).With(restarting).Object()
+	create(t, w, second)
+	waitPowered(t, w, second, v1alpha1.PowerStateRunning)
+	install(t, w, second, image)
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "export_raw_vdi", Latency: 2_000_000_000, Count: 1}})
+	edit(t, w, first, shrunkTo(afterShrink))
+	w.WaitFor(t, first, "it is off", func() error { return powered(v1alpha1.PowerStateHalted)(first) })
+	edit(t, w, second, shrunkTo(afterShrink))
+	w.WaitFor(t, second, "it waits for its turn, running", func() error {
+		ready := meta.FindStatusCondition(second.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || !strings.Contains(ready.Message, "--max-shrinks") {
+			return fmt.Errorf("Ready is %+v", ready)
+		}
+		return isRunning(second)
+	})
+	for _, instance := range []*v1alpha1.XenInstance{first, second} {
+		waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
+		checkGuest(t, w, instance, mbrTable, image, tree)
+	}
+	nothingLeft(t, w, 2)
 }

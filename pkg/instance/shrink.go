@@ -55,8 +55,9 @@ type CopyState struct {
 	Over   bool
 	Copy   string
 	Failed *Problem
-	// RetryIn is how long after a failure that may pass the copy is left alone.
-	RetryIn time.Duration
+	// Attempt counts how often it has been tried in a row, Ago is how long ago it failed.
+	Attempt int
+	Ago     time.Duration
 	// Settled says that it has been over for so long that the copy must have been seen, if it is there.
 	Settled bool
 }
@@ -119,8 +120,19 @@ func (f *Facts) copying() bool {
 	return job != nil && (!job.Over || job.rests() || (job.Copy != "" && f.copyDisk() == nil && !job.Settled))
 }
 
+// A copy is tried so often, with pauses that double. The VM is off meanwhile, and starts again as it was when it is given up.
+const (
+	maxCopyAttempts = 5
+	copyPause       = 2 * time.Second
+)
+
+// rest is how long the copy is left alone after a failure that may pass.
+func (c *CopyState) rest() time.Duration { return copyPause<<max(0, c.Attempt-1) - c.Ago }
+
 // rests reports whether the copy has failed and is to be begun again, but not yet.
-func (c *CopyState) rests() bool { return c.Failed != nil && c.Failed.Passing && c.RetryIn > 0 }
+func (c *CopyState) rests() bool {
+	return c.Failed != nil && c.Failed.Passing && c.Attempt < maxCopyAttempts && c.rest() > 0
+}
 
 // CopyPercent is how much of a copy of the root disk is made, nil if none is under way.
 func (f *Facts) CopyPercent() *int32 {
@@ -133,7 +145,7 @@ func (f *Facts) CopyPercent() *int32 {
 // copyOutcome is what a pass ends in meanwhile.
 func (f *Facts) copyOutcome() reconcile.Outcome {
 	if job := f.job(); job.rests() {
-		return reconcile.Wait(job.Failed.Reason, "the root disk could not be copied, which is tried again: "+job.Failed.Message).After(job.RetryIn)
+		return reconcile.Wait(job.Failed.Reason, "the root disk could not be copied, which is tried again: "+job.Failed.Message).After(job.rest())
 	}
 	return reconcile.Wait(v1alpha1.ReasonResizing, fmt.Sprintf("the root disk is being copied to one of %s while the VM is off, see status.operation.percent",
 		bytesText(f.wantRoot().ShrinkTo))).After(recheckAfter)
@@ -195,10 +207,16 @@ func dropHalfCopies(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // copyRefusal is why the root disk cannot be made smaller, nil if nobody has said so.
 func (f *Facts) copyRefusal() *Problem {
 	job := f.job()
-	if job == nil || job.Failed == nil || job.Failed.Passing {
+	switch {
+	case job == nil || job.Failed == nil:
 		return nil
+	case !job.Failed.Passing:
+		return job.Failed
+	case job.Attempt >= maxCopyAttempts:
+		return &Problem{Reason: v1alpha1.ReasonShrinkRefused, Message: fmt.Sprintf(
+			"given up after %d attempts, the last of which ended so: %s", job.Attempt, job.Failed.Message)}
 	}
-	return job.Failed
+	return nil
 }
 
 func refuseShrink(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
@@ -252,4 +270,22 @@ func shrinkProblems(f *Facts) []Problem {
 			"the smaller copy of the root disk needs %s of %s, which has %s free; free some", bytesText(to), root.VDI.SRName, bytesText(root.VDI.SRFree))})
 	}
 	return problems
+}
+
+// WantsCopy reports whether the root disk is to be copied to a smaller one.
+func (f *Facts) WantsCopy() bool { return f.VM != nil && f.shrinkWanted() }
+
+// StopsForCopy reports whether a plan is about to turn a running guest off whose root disk is to be copied then.
+func (f *Facts) StopsForCopy(plan Plan) bool {
+	resizing := plan.Operation == operationResize && f.Want.Resize.Strategy == v1alpha1.ResizeRestart
+	return f.WantsCopy() && f.running() && len(plan.Steps) > 0 && (resizing || plan.Operation == operationRestart)
+}
+
+// copierRecheck is when a guest that waits for the copies of others asks again.
+const copierRecheck = 10 * time.Second
+
+// AwaitCopier is the plan of a guest that runs on until as many disks as may be are not copied any more.
+func AwaitCopier(most int) Plan {
+	return Plan{Outcome: reconcile.Wait(v1alpha1.ReasonResizing, fmt.Sprintf(
+		"waiting while the root disks of other VMs are copied, of which there may be %d at a time (--max-shrinks); the VM runs on until then", most)).After(copierRecheck)}
 }

@@ -69,12 +69,16 @@ func TestShrinking(t *testing.T) {
 		"it may be started meanwhile":             {facts: toShrink(copied(func(*CopyState) {}), startable), step: "StopCopy"},
 		"the spec goes back meanwhile":            {facts: toShrink(copied(func(*CopyState) {}), back), step: "StopCopy"},
 		"what a dead manager left":                {facts: toShrink(half), step: "DropHalfCopies"},
-		"what a failed attempt left":              {facts: toShrink(half, copied(failed(Problem{Passing: true}))), step: "DropHalfCopies"},
+		"what a failed attempt left":              {facts: toShrink(half, copied(func(c *CopyState) { failed(Problem{Passing: true})(c); c.Ago = time.Minute })), step: "DropHalfCopies"},
 		"what failed rests first": {facts: toShrink(copied(func(c *CopyState) {
 			failed(Problem{Reason: v1alpha1.ReasonResizing, Passing: true})(c)
-			c.RetryIn = time.Second
+			c.Attempt, c.Ago = 3, 7*time.Second
 		})), waits: true},
-		"what failed is tried again":                 {facts: toShrink(copied(failed(Problem{Passing: true}))), step: "CopyRoot"},
+		"what failed often is given up": {facts: toShrink(copied(func(c *CopyState) {
+			failed(Problem{Reason: v1alpha1.ReasonResizing, Passing: true})(c)
+			c.Attempt = maxCopyAttempts
+		})), step: "RefuseShrink"},
+		"what failed is tried again":                 {facts: toShrink(copied(func(c *CopyState) { failed(Problem{Passing: true})(c); c.Attempt, c.Ago = 3, 9*time.Second })), step: "CopyRoot"},
 		"what is refused is not":                     {facts: toShrink(copied(failed(Problem{}))), step: "RefuseShrink"},
 		"it is complete":                             {facts: toShrink(half, copied(done)), step: "PresentCopy"},
 		"it is complete, of before a start":          {facts: toShrink(half, copied(done), startable), step: "DropHalfCopies"},
