@@ -193,6 +193,9 @@ func TestResizeConfirmed(t *testing.T) {
 		t.Errorf("the message does not say what to do: %s", resize.Message)
 	}
 	first := resize.ID
+	cloned := copied(w, byUUID(t, w, "VDI", resize.RestorePoint.ID))
+	snapshot := copied(w, byUUID(t, w, "VDI", instance.Status.RootDisk.VDIUUID))
+	objects["VDI"] += 2
 
 	fence.Arm(0)
 	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.Confirm = "another" })
@@ -207,6 +210,11 @@ func TestResizeConfirmed(t *testing.T) {
 	waitInstance(t, w, instance, "it is confirmed", resizedTo("large"), instanceReady)
 	w.WaitAtRest(t)
 	within(t, fence, "confirm", 3)
+	for _, ref := range []string{cloned, snapshot} {
+		if _, there := w.Simulator.Records("VDI")[ref]; !there {
+			t.Error("an administrator's copy is gone")
+		}
+	}
 	if after := census(w); objects["VDI"] != after["VDI"] {
 		t.Errorf("the pool had %v and has %v", objects, after)
 	}
@@ -224,6 +232,15 @@ func TestResizeConfirmed(t *testing.T) {
 	}
 }
 
+// copied is a copy of a disk that an administrator makes: it has the marks of its source.
+func copied(w *testkit.World, ref string) string {
+	source := w.Simulator.Records("VDI")[ref]
+	return w.Simulator.Insert("VDI", map[string]any{
+		"name_label": source["name_label"], "SR": source["SR"], "virtual_size": source["virtual_size"], "managed": true, "type": "user",
+		"other_config": source["other_config"], "is_a_snapshot": source["is_a_snapshot"] != true, "snapshot_of": ref,
+	})
+}
+
 // TestResizeReverted: the old flavor again, and everything is as before; the disk keeps what was written since, unless the
 // user says otherwise.
 func TestResizeReverted(t *testing.T) {
@@ -234,7 +251,7 @@ func TestResizeReverted(t *testing.T) {
 		written string
 	}{
 		"sizes":                       {"12Gi", false, 8, "after"},
-		"sizes, and the disk is kept": {"20Gi", false, 9, "after"},
+		"sizes, and the disk is kept": {"20Gi", false, 10, "after"},
 		"and the disk goes back":      {"20Gi", true, 16, "before"},
 	}
 	w, fence := newWorld(t, withAgents)

@@ -42,8 +42,7 @@ var resizeVM = slices.Concat(
 var endResize = Sequence{
 	reinstateStep,
 	dropHalfCopiesStep, releaseStartStep, // what a deletion in the middle of a shrink finds
-	dropPoints,
-	withdrawStep,
+	dropNamelessStep, withdrawRootStep, dropPoints,
 	{Name: "EndResize", Holds: func(f *Facts) bool { return f.resizeJournal() == nil }, Act: forgetResize},
 }
 
@@ -106,6 +105,8 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 		return undecided() // it stays as it is, see whenResizeRefused
 	case !onTarget(f):
 		return f.resizePlan(Plan{Steps: []Step{retargetStep}})
+	case !pointNeeded(f) && !noNamelessPoint(f):
+		return f.resizePlan(Plan{Steps: []Step{dropNamelessStep}})
 	case !announcementWithdrawn(f):
 		return f.resizePlan(Plan{Steps: []Step{withdrawStep}})
 	case !f.halted() && !f.running() && !f.resized():

@@ -90,6 +90,10 @@ var resizeEffects = map[string]func(*Facts){
 		}
 		f.Copies = slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool { return c.Snapshot })
 	},
+	"WithdrawMark": func(f *Facts) { delete(f.VM.rootDisk().VDI.OtherConfig, markCopying) },
+	"DropUnfinishedPoint": func(f *Facts) {
+		f.Copies = slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool { return c.Snapshot })
+	},
 	"WithdrawAnnouncement": func(f *Facts) { delete(f.announced().OtherConfig, markCopying) },
 	"CopyRestorePoint": func(f *Facts) {
 		copied := *f.point()

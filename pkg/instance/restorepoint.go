@@ -104,8 +104,9 @@ func (f *Facts) point() *VDI {
 
 // namelessPoints are snapshots of the root disk that have not got their marks yet.
 func namelessPoints(f *Facts) []VDI {
-	if f.point() != nil { // there is one: any other that carries the mark is somebody's
-		return nil
+	root := f.VM.rootDisk()
+	if f.point() != nil || root == nil || root.VDI.OtherConfig[markCopying] == "" {
+		return nil // there is one, or none was begun: what carries the mark is somebody's
 	}
 	return slices.DeleteFunc(slices.Clone(f.Copies), func(c VDI) bool { return !c.Snapshot })
 }
@@ -175,7 +176,7 @@ func (r *Run) pointMarks(vdi *VDI) map[string]string {
 // it would have the mark on his.
 func (f *Facts) announced() *VDI {
 	root, point := f.VM.rootDisk(), f.point()
-	if root != nil && root.VDI.OtherConfig[markCopying] != "" && !pointNeeded(f) && point == nil {
+	if root != nil && root.VDI.OtherConfig[markCopying] != "" && !pointNeeded(f) && point == nil && noNamelessPoint(f) {
 		return &root.VDI
 	}
 	if point == nil || point.OtherConfig[markCopying] == "" || swapPending(f) || f.arriving(incomingRestored) {
@@ -197,11 +198,34 @@ func withdrawAnnouncement(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // withdrawStep is that last step by itself.
 var withdrawStep = takePoint[len(takePoint)-1]
 
+// What a resize does to its restore point before it ends: first to one that was not finished, then to the mark on the root disk,
+// after which copies of that are nobody's but who made them.
+var (
+	dropNamelessStep = Step{Name: "DropUnfinishedPoint", Holds: noNamelessPoint, Act: dropNameless}
+	withdrawRootStep = Step{Name: "WithdrawMark", Holds: rootNotAnnounced, Act: withdrawRoot}
+)
+
+func dropNameless(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	for _, vdi := range namelessPoints(r.Facts) {
+		if err := r.Client.VDI.Destroy(ctx, vdi.Ref); err != nil && !isGone(err) {
+			return "", r.doing(err, "destroy an unfinished restore point")
+		}
+	}
+	return "", nil
+}
+
+func rootNotAnnounced(f *Facts) bool {
+	return f.VM.rootDisk() == nil || f.VM.rootDisk().VDI.OtherConfig[markCopying] == ""
+}
+
+func withdrawRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	return "", r.doing(r.Client.VDI.RemoveFromOtherConfig(ctx, r.VM.rootDisk().VDI.Ref, markCopying), "take the mark of the copy off the root disk")
+}
+
 // droppable are the restore points of the resize under way, and copies of its that have never got their marks. What somebody
 // has given to a VM is left to him.
 func droppable(f *Facts) []VDI {
-	copies := append(namelessPoints(f), copiesOfPoint(f)...)
-	return slices.DeleteFunc(append(f.points(), copies...), func(v VDI) bool { return v.Users > 0 })
+	return slices.DeleteFunc(append(f.points(), copiesOfPoint(f)...), func(v VDI) bool { return v.Users > 0 })
 }
 
 func noPoints(f *Facts) bool { return len(droppable(f)) == 0 }
