@@ -113,5 +113,6 @@ func pendingResize(f *Facts, add adder) {
 	if pointWanted(f) || (swapPending(f) && f.arriving(incomingRestored)) {
 		say("resize.discardTo", live(f.halted(), v1alpha1.RequiresPowerOff), "the root disk goes back to the restore point, which LOSES what was written since")
 	}
+	pendingOtherShrink(f, add)
 	pendingConfirmation(f, add)
 }

@@ -14,6 +14,8 @@ type WantResize struct {
 	Timeout   time.Duration // 0 without an end
 	OnTimeout v1alpha1.ResizeTimeoutPolicy
 	DiscardTo string
+	// OtherShrink is a size in rootDisk.shrinkTo that is not the size that is asked for, so nothing is made smaller.
+	OtherShrink int64
 	// MinMemory and MinDisk are what the image demands, in bytes.
 	MinMemory, MinDisk int64
 	// Problems are those found outside the pool: the namespace's quota.
@@ -84,6 +86,8 @@ func (w *wanter) shrink(spec *v1alpha1.XenInstanceSpec) {
 	}
 	if to := spec.RootDisk.ShrinkTo.Value(); root.Size == 0 || root.Size == to {
 		root.ShrinkTo = to
+	} else {
+		w.want.Resize.OtherShrink = to
 	}
 }
 

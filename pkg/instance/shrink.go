@@ -272,6 +272,16 @@ func shrinkProblems(f *Facts) []Problem {
 	return problems
 }
 
+// pendingOtherShrink says of a size that is named, and is not the one that is asked for, why nothing is made smaller.
+func pendingOtherShrink(f *Facts, add adder) {
+	named, root, want := f.Want.Resize.OtherShrink, f.VM.rootDisk(), f.wantRoot()
+	if named == 0 || root == nil || want == nil || f.Want.Refused != nil || root.VDI.Size <= min(named, want.Size)+sizeRounding {
+		return
+	}
+	add("rootDisk.shrinkTo", v1alpha1.RequiresConfirmation, "nothing is made smaller: shrinkTo is %s and the size that is asked for is %s; name the same in both",
+		bytesText(named), bytesText(want.Size))
+}
+
 // WantsCopy reports whether the root disk is to be copied to a smaller one.
 func (f *Facts) WantsCopy() bool { return f.VM != nil && f.shrinkWanted() }
 

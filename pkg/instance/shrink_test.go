@@ -150,3 +150,26 @@ func TestShrinkActs(t *testing.T) {
 		t.Errorf("with tasks left: %v", err)
 	}
 }
+
+// A size in shrinkTo that nobody asks for does nothing, and it is said.
+func TestOtherShrinkIsSaid(t *testing.T) {
+	for name, test := range map[string]struct {
+		size, named int64
+		said        bool
+	}{
+		"larger than the size":         {size: 4 * gib, named: 6 * gib, said: true},
+		"smaller than the size":        {size: 10 * gib, named: 4 * gib, said: true},
+		"larger than the disk already": {size: 10 * gib, named: 20 * gib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := given(complete(v1alpha1.PowerStateRunning), wanting(func(w *Want) { w.Disks[0].Size, w.Resize.OtherShrink = test.size, test.named }))
+			pending := Pending(f)
+			if said := len(pending) == 1 && pending[0].Field == "rootDisk.shrinkTo"; said != test.said {
+				t.Errorf("pending are %v", pending)
+			}
+			if plan := Decide(f, testTime); len(plan.Steps) > 0 {
+				t.Errorf("steps %v", plan.Steps)
+			}
+		})
+	}
+}

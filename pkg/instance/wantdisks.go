@@ -74,8 +74,8 @@ func (w *wanter) root(spec *v1alpha1.XenInstanceSpec) {
 	w.want.Disks = append(w.want.Disks, root)
 }
 
-// adoptedRoot works out the root disk of a VM that existed before: it is ours to grow if its size is asked for, and ours to
-// destroy if the VM is.
+// adoptedRoot works out the root disk of a VM that existed before: it is ours to change if a size of it is asked for, and ours
+// to destroy if the VM is.
 func (w *wanter) adoptedRoot(spec *v1alpha1.XenInstanceSpec) {
 	root := WantDisk{
 		Name: rootName, Role: xencache.RoleRootDisk, Device: strconv.Itoa(rootDevice), Cloned: true,
@@ -84,7 +84,7 @@ func (w *wanter) adoptedRoot(spec *v1alpha1.XenInstanceSpec) {
 	if spec.RootDisk != nil && spec.RootDisk.Size != nil {
 		root.Size = spec.RootDisk.Size.Value()
 	}
-	if root.Size > 0 || root.DeleteOnEnd {
+	if asked := spec.RootDisk != nil && spec.RootDisk.ShrinkTo != nil; root.Size > 0 || root.DeleteOnEnd || asked {
 		w.want.Disks = append(w.want.Disks, root)
 	}
 }
