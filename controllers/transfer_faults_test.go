@@ -173,7 +173,7 @@ func TestFaultsOfPools(t *testing.T) {
 			w.WaitReady(t, instance)
 			ref, _ := vmOf(t, w.Simulator, instance.Status.UUID)
 			if tc.faults != nil {
-				w.Simulator.SetFaults(tc.faults(rootDiskName(t, w, ref)))
+				w.Simulator.SetFaults(tc.faults(diskName(t, w, ref, "0")))
 			}
 			s := xenSnapshot(w, "disturbed", toStore(store, nil))
 			create(t, w, s)
@@ -203,15 +203,15 @@ func TestFaultsOfPools(t *testing.T) {
 	}
 }
 
-// rootDiskName is the name of a VM's root disk, which its snapshots have, too.
-func rootDiskName(t testing.TB, w *testkit.World, vm string) string {
+// diskName is the name of a VM's disk, which its snapshots have, too.
+func diskName(t testing.TB, w *testkit.World, vm, device string) string {
 	t.Helper()
 	for _, vbd := range w.Simulator.Records("VBD") {
-		if vbd["VM"] == vm && vbd["userdevice"] == "0" {
+		if vbd["VM"] == vm && vbd["userdevice"] == device {
 			return fmt.Sprint(w.Simulator.Records("VDI")[fmt.Sprint(vbd["VDI"])]["name_label"])
 		}
 	}
-	t.Fatal("the VM has no root disk")
+	t.Fatalf("the VM has no disk at %s", device)
 	return ""
 }
 

@@ -58,15 +58,19 @@ func unusable(object *v1alpha1.XenSnapshot, handle *pool.Handle, since metav1.Ti
 	case status.PoolRef == nil || status.PoolRef.Name != handle.Name:
 		return refuse(false, "is not on pool %s%s", handle.Name, uploadHint(status))
 	}
-	known := false
-	handle.Cache.View(func(v xencache.View) {
-		_, record := v.VMByUUID(status.UUID)
-		known = record != nil && record.IsASnapshot
-	})
-	if !known {
+	if !wholeOnPool(handle, status.UUID) {
 		return refuse(false, "is no longer on pool %s%s", handle.Name, uploadHint(status))
 	}
 	return nil
+}
+
+// wholeOnPool reports whether a snapshot is on a pool with all that was captured: one that is being removed is not.
+func wholeOnPool(handle *pool.Handle, uuid string) (whole bool) {
+	handle.Cache.View(func(v xencache.View) {
+		_, record := v.VMByUUID(uuid)
+		whole = record != nil && record.IsASnapshot && !snapshot.IsGoing(record)
+	})
+	return whole
 }
 
 // uploadHint tells of the way that is left when a snapshot is not on the pool.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
+	"github.com/kubexen/kubexen/pkg/snapshot"
 )
 
 // neededBy says which object needs the snapshot, "" if none does. What was cloned from it is independent of it once it is
@@ -62,6 +63,9 @@ func (s *snapshotScope) makes(image client.Object) bool {
 
 // guarded holds the snapshot on the pool as long as something is being made of it.
 func (s *snapshotScope) guarded(ctx context.Context) (reconcile.Outcome, error) {
+	if s.facts.Local != nil && snapshot.IsGoing(s.facts.Local.VM) {
+		return reconcile.Done(), nil // nothing can be made of it any more
+	}
 	user, err := s.neededBy(ctx)
 	if user == "" || err != nil {
 		return reconcile.Done(), err

@@ -1,14 +1,17 @@
 package controllers_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
 // TestNoSnapshotOfAnothersVM: whoever names another's VM in an annotation gets nothing of it, and a VM that is only observed is
@@ -104,5 +107,47 @@ func TestAnUnknownPastIsNotOverwritten(t *testing.T) {
 	w.WaitReady(t, fresh)
 	if fresh.Status.UUID != uuid {
 		t.Errorf("it was taken anew: %s", testkit.Manifest(fresh))
+	}
+}
+
+// TestNothingIsMadeOfHalfASnapshot: its disks go one after the other, and one of them may be held for a while. An instance that
+// is asked for meanwhile is refused, and gets no blank disk.
+func TestNothingIsMadeOfHalfASnapshot(t *testing.T) {
+	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "8Mi") })
+	store := newWebStore(t)
+	instance := web(w).Object()
+	w.WaitReady(t, instance)
+	ref, _ := vmOf(t, w.Simulator, instance.Status.UUID)
+	w.Simulator.SetFaults([]xensim.Fault{{
+		Call: "VDI.destroy", Object: diskName(t, w, ref, "4"), Error: "VDI_IN_USE", Params: []string{"", "destroy"},
+	}})
+	before := snapshotDisks(w)
+	s := xenSnapshot(w, "point", toStore(store, nil))
+	create(t, w, s)
+	testkit.Eventually(t, "the root disk of the snapshot has gone, and the other one has not", func(context.Context) error {
+		if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		if disks := snapshotDisks(w) - before; s.Status.FinishedAt == nil || disks != 1 {
+			return fmt.Errorf("%d disks of it are there", disks)
+		}
+		return nil
+	})
+	copied := fromSnapshot(w, "copied", "point")
+	create(t, w, copied)
+	w.WaitFor(t, copied, "it is refused", func() error {
+		return testkit.Condition(copied, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSnapshotNotReady)
+	})
+	if copied.Status.UUID != "" {
+		t.Errorf("a VM was made of it: %s", testkit.Manifest(copied))
+	}
+	w.Simulator.SetFaults(nil)
+	if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+		t.Fatal(err)
+	}
+	askAgain(t, w, s, "now that the disk is free")
+	w.WaitReady(t, s)
+	if disks, vms := snapshotDisks(w)-before, len(snapshotVMs(w)); disks != 0 || vms != 0 {
+		t.Errorf("%d disks and %d snapshots are left", disks, vms)
 	}
 }

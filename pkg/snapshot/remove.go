@@ -25,9 +25,22 @@ func Remove(ctx context.Context, h *pool.Handle, s Snapshot, f Facts) (gone bool
 	return false, nil
 }
 
+// IsGoing reports whether a snapshot VM is being removed. Some of its disks may be gone, so nothing is made of it any more; the
+// pool itself refuses to clone it.
+func IsGoing(vm *xenapi.VM) bool {
+	_, blocked := vm.BlockedOperations[xenapi.VMOperationClone]
+	return blocked
+}
+
 // destroy destroys a snapshot VM: its disks first, because without the record nobody would find them again. A disk that is no
 // snapshot, or that somebody else uses too, is not ours to destroy.
 func destroy(ctx context.Context, h *pool.Handle, s Snapshot, local Local) error {
+	if !IsGoing(local.VM) {
+		err := h.Client.VM.AddToBlockedOperations(ctx, local.Ref, xenapi.VMOperationClone, "this snapshot is being removed")
+		if err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) && !errors.Is(err, xenapi.ErrMapDuplicateKey) {
+			return fmt.Errorf("block clones of snapshot %s: %w", s.Key, err)
+		}
+	}
 	if local.VM.PowerState == xenapi.VMPowerStateSuspended { // with memory: its devices count as attached, so no disk could be destroyed
 		if err := h.Client.VM.HardShutdown(ctx, local.Ref); err != nil && !errors.Is(err, xenapi.ErrHandleInvalid) {
 			return fmt.Errorf("discard the memory of snapshot %s: %w", s.Key, err)
