@@ -14,7 +14,7 @@ import (
 )
 
 // shrinkStep is how many actions lie between two kills in the quick mode.
-const shrinkStep = 13
+const shrinkStep = 18
 
 // shrinkStory is what the runs of a workflow remember, by the namespace of their world.
 type shrinkStory struct {

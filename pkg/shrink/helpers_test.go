@@ -81,8 +81,8 @@ func tree(t testing.TB, mebibytes int) string {
 	for i := range mebibytes {
 		write(fmt.Sprintf("data/%d/large", i), noise(uint64(i), mebibyte))
 	}
-	for i := range 200 {
-		write(fmt.Sprintf("many/%d/%d", i%7, i), noise(uint64(i), i*13))
+	for i := range 60 {
+		write(fmt.Sprintf("many/%d/%d", i%7, i), noise(uint64(i), i*43))
 	}
 	write("etc/hostname", []byte("web\n"))
 	holes := filepath.Join(root, "holes")

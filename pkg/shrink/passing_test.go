@@ -22,7 +22,7 @@ func TestWhatEndsInsideIsPassedOn(t *testing.T) {
 			const size = 100 * mebibyte
 			path := blank(t, 300)
 			tool(t, script, "sfdisk", "--no-reread", "--no-tell-kernel", "-q", path)
-			put(t, path, 40*mebibyte, append([]byte("XFSB"), noise(3, 10*mebibyte)...))
+			put(t, path, 40*mebibyte, append([]byte("XFSB"), noise(3, 3*mebibyte)...))
 			put(t, path, 120*mebibyte, noise(4, mebibyte)) // of an earlier use, behind the new end
 			after, result, err := shrinkFile(t, path, size)
 			if err != nil || result.Passing == nil {

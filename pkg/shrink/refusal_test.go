@@ -201,32 +201,32 @@ func TestFileSystemLargerThanItsPartition(t *testing.T) {
 
 func TestScratchSpace(t *testing.T) {
 	t.Parallel()
-	space := NewSpace(t.TempDir(), 100*mebibyte)
+	space := NewSpace(t.TempDir(), 30*mebibyte)
 	var full *SpaceError
-	if _, err := space.Reserve(101 * mebibyte); !errors.As(err, &full) || full.Needed != 101*mebibyte || full.Free != 100*mebibyte {
+	if _, err := space.Reserve(31 * mebibyte); !errors.As(err, &full) || full.Needed != 31*mebibyte || full.Free != 30*mebibyte {
 		t.Fatalf("got %v", err)
 	}
-	first, err := space.Reserve(60 * mebibyte)
+	first, err := space.Reserve(20 * mebibyte)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := space.Check(50 * mebibyte); !errors.As(err, &full) || full.Free != 40*mebibyte {
+	if err := space.Check(15 * mebibyte); !errors.As(err, &full) || full.Free != 10*mebibyte {
 		t.Errorf("beside another: %v", err)
 	}
-	// 60 MiB are set aside and the disk has 120 MiB of data.
+	// 20 MiB are set aside and the disk has 34 MiB of data.
 	path := blank(t, 200)
-	mkfs(t, path, "ext4", tree(t, 110), 0, 200*mebibyte)
+	mkfs(t, path, "ext4", tree(t, 34), 0, 200*mebibyte)
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	_, err = Read(context.Background(), Request{Source: disk.NewStream(disk.NewRaw(file, 200*mebibyte)), Size: 60 * mebibyte, Scratch: first})
-	if !errors.As(err, &full) || full.Needed < 100*mebibyte || !strings.Contains(err.Error(), "--scratch-limit") {
+	_, err = Read(context.Background(), Request{Source: disk.NewStream(disk.NewRaw(file, 200*mebibyte)), Size: 20 * mebibyte, Scratch: first})
+	if !errors.As(err, &full) || full.Needed < 30*mebibyte || !strings.Contains(err.Error(), "--scratch-limit") {
 		t.Errorf("with too little: %v", err)
 	}
 	first.Close()
-	if err := space.Check(100 * mebibyte); err != nil {
+	if err := space.Check(30 * mebibyte); err != nil {
 		t.Errorf("after it: %v", err)
 	}
 	if left, _ := os.ReadDir(space.dir); len(left) > 0 {

@@ -63,11 +63,11 @@ func (l layout) build(t *testing.T, tree, kind string, more ...string) string {
 func TestShrink(t *testing.T) {
 	t.Parallel()
 	kinds := map[string][]string{"ext2": {"-b", "1024"}, "ext3": nil, "ext4": nil}
-	files := tree(t, 15)
+	files := tree(t, 6)
 	for name, layout := range layouts {
 		for kind, options := range kinds {
-			if kind != "ext4" && !strings.HasPrefix(name, "MBR with two") && layout.script != "" {
-				continue // the kinds matter once with a table and once without
+			if kind == "ext2" && layout.script != "" || kind == "ext3" && !strings.HasPrefix(name, "MBR with two") {
+				continue // the older kinds matter once each
 			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
@@ -157,7 +157,7 @@ func sameButTable(t *testing.T, before, after string, end int64) {
 
 func TestDirtyJournalIsCarriedOut(t *testing.T) {
 	t.Parallel()
-	layout, files := layouts["MBR with two primaries"], tree(t, 10)
+	layout, files := layouts["MBR with two primaries"], tree(t, 4)
 	path := layout.build(t, files, "ext4")
 	// A transaction that was written to the journal and not to its place, as a VM leaves it whose plug was pulled.
 	image := carve(t, path, layout.root, layout.root+layout.length)
@@ -176,9 +176,9 @@ func TestTooMuchData(t *testing.T) {
 	for _, name := range []string{"no table", "MBR with logical partitions", "GPT with a boot partition and an ESP"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			layout, files := layouts[name], tree(t, 50)
+			layout, files := layouts[name], tree(t, 30)
 			path := layout.build(t, files, "ext4")
-			_, _, err := shrinkFile(t, path, layout.root-layout.root%mebibyte+40*mebibyte)
+			_, _, err := shrinkFile(t, path, layout.root-layout.root%mebibyte+24*mebibyte)
 			var refusal *Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != TooMuchData || refusal.Needed == 0 {
 				t.Fatalf("got %v", err)
@@ -197,7 +197,7 @@ func TestTooMuchData(t *testing.T) {
 // A file system that its owner has made smaller needs no more than its partition to follow.
 func TestPartitionFollowsItsFileSystem(t *testing.T) {
 	t.Parallel()
-	layout, files := layouts["GPT with a boot partition and an ESP"], tree(t, 10)
+	layout, files := layouts["GPT with a boot partition and an ESP"], tree(t, 4)
 	layout.length = 60 * mebibyte
 	path := layout.build(t, files, "ext4")
 	after, result, err := shrinkFile(t, path, 120*mebibyte)
