@@ -75,44 +75,51 @@ func (f *Facts) placements(size Size) []HostFit {
 // placement says how the VM would fit on a host. What it has of that host already, if it runs there, counts for it.
 func (f *Facts) placement(host *Host, size Size) HostFit {
 	fit := HostFit{Host: host}
-	lacks := func(reason, format string, args ...any) {
-		fit.Reason = firstNonEmpty(fit.Reason, reason)
-		fit.Why = append(fit.Why, fmt.Sprintf(format, args...))
-	}
-	if f.Want.Pinned && host.Ref != f.Want.Host {
-		lacks(v1alpha1.ReasonNoHostAvailable, "not the host that placement.pin names")
-	}
 	here := f.VM != nil && f.VM.Host == host.Ref && f.VM.Power != v1alpha1.PowerStateHalted
+	if f.Want.Pinned && host.Ref != f.Want.Host {
+		fit.lacks(v1alpha1.ReasonNoHostAvailable, "not the host that placement.pin names")
+	}
 	switch {
 	case !host.Live:
-		lacks(v1alpha1.ReasonNoHostAvailable, "not reachable")
+		fit.lacks(v1alpha1.ReasonNoHostAvailable, "not reachable")
 	case !host.Enabled && !here:
-		lacks(v1alpha1.ReasonNoHostAvailable, "disabled")
+		fit.lacks(v1alpha1.ReasonNoHostAvailable, "disabled")
 	}
 	if host.CPUs > 0 && size.MaxVCPUs > host.CPUs {
-		lacks(v1alpha1.ReasonNoHostAvailable, "has %d CPUs, needed %d", host.CPUs, size.MaxVCPUs)
+		fit.lacks(v1alpha1.ReasonNoHostAvailable, "has %d CPUs, needed %d", host.CPUs, size.MaxVCPUs)
 	}
 	free, needed := host.MemoryFree, f.memoryNeeded(size)
 	if here {
 		free += f.memoryNeeded(f.VM.Size)
 	}
 	if host.MemoryFree > 0 && free < needed { // 0 is what a host says that has not measured yet
-		lacks(v1alpha1.ReasonInsufficientMemory, "%s of memory free, needed %s", mebibytes(free), mebibytes(needed))
+		fit.lacks(v1alpha1.ReasonInsufficientMemory, "%s of memory free, needed %s", mebibytes(free), mebibytes(needed))
 	}
 	for _, nic := range f.nics() {
 		if host.Lacks[nic.Network] {
-			lacks(v1alpha1.ReasonNoHostAvailable, "has no network %q", nic.NetworkName)
+			fit.lacks(v1alpha1.ReasonNoHostAvailable, "has no network %q", nic.NetworkName)
 		}
 	}
-	fit.Moves, fit.Missing = f.diskMoves(host)
+	f.fitDisks(&fit)
+	return fit
+}
+
+// lacks adds a reason for which the VM cannot run on the host.
+func (h *HostFit) lacks(reason, format string, args ...any) {
+	h.Reason = firstNonEmpty(h.Reason, reason)
+	h.Why = append(h.Why, fmt.Sprintf(format, args...))
+}
+
+// fitDisks says of the disks that the host does not see where they would go.
+func (f *Facts) fitDisks(fit *HostFit) {
+	fit.Moves, fit.Missing = f.diskMoves(fit.Host)
 	for _, disk := range fit.Missing {
 		text := fmt.Sprintf("does not see %s, where disk %s is", disk.VDI.SRName, disk.title())
 		if f.Move != nil { // it was looked up
 			text += ", and nothing that it sees can take it"
 		}
-		lacks(v1alpha1.ReasonNoHostAvailable, "%s", text)
+		fit.lacks(v1alpha1.ReasonNoHostAvailable, "%s", text)
 	}
-	return fit
 }
 
 // memoryNeeded is what a host must have free for the VM: its least memory, and what it costs the host beside that. The pool
