@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
 // TestADiskGoesRoundTheWorld: a file system with files is imported, an instance runs from it, a snapshot of it while it runs
@@ -82,8 +83,11 @@ func TestAnImageWithAWrongChecksumIsNeverUsed(t *testing.T) {
 	body := make([]byte, 4<<20)
 	store.put("/other.raw", body)
 	image := httpImage("other", store.URL+"/other.raw", []byte("something else"), testkit.PoolName)
+	// A host may have the disk plugged in for a moment after the transfer.
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "VDI.destroy", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:a", "destroy"}, Count: 1000}})
 	create(t, w, image)
 	w.WaitStalled(t, image, v1alpha1.ReasonChecksumMismatch)
+	w.Simulator.SetFaults(nil)
 	testkit.Eventually(t, "nothing of it is left", func(context.Context) error {
 		if n := disksWithRole(w.Simulator, "import") + disksWithRole(w.Simulator, "image"); n != 0 {
 			return io.ErrShortWrite

@@ -200,14 +200,20 @@ func (r *imageReconciler[T]) transferCopy(ctx context.Context, handle *pool.Hand
 		return denied(err)
 	}
 	start, outcome := image.NextImport(shown, state, known, r.runtime.Clock.Now())
-	if !start {
+	if !start && (!known || state.Phase != transfer.Failed) {
 		return outcome
 	}
 	// A disk that is left of an attempt that ended in another life, or that the pool would not let go of.
 	for _, unfinished := range facts.Unfinished {
-		if err := image.Discard(ctx, handle, img, unfinished); err != nil {
+		switch err := image.Discard(ctx, handle, img, unfinished); {
+		case err != nil && start:
 			return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+		case err != nil:
+			outcome = outcome.After(barrier) // the pool may have it plugged into a host for a moment still
 		}
+	}
+	if !start {
+		return outcome
 	}
 	r.runner.Start(id, transfer.Request{Import: &transfer.Import{
 		Pool: handle.Name, SR: sr.UUID, Name: image.DiskName(img), Marks: image.ImportMarks(handle.Installation, img), Done: image.DoneMarks(),
