@@ -102,8 +102,7 @@ func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, e
 	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
 	switch {
 	case err == nil && !s.madeSecret(&secret):
-		return "", &instance.Problem{Reason: v1alpha1.ReasonInvalidSpec, Message: fmt.Sprintf(
-			"Secret %q, where the generated password belongs, exists and is not this object's; delete it or rename the instance", name)}
+		return "", notOurs(name)
 	case err == nil:
 		return string(secret.Data[passwordKey]), nil
 	case !apierrors.IsNotFound(err):
@@ -123,6 +122,12 @@ func (s *instanceScope) ownPassword(ctx context.Context, name string) (string, e
 		return "", fmt.Errorf("make Secret %s: %w", name, err)
 	}
 	return password, nil
+}
+
+// notOurs says that somebody else's Secret is where a generated password belongs.
+func notOurs(name string) error {
+	return &instance.Problem{Reason: v1alpha1.ReasonInvalidSpec, Passing: true, Message: fmt.Sprintf(
+		"Secret %q, where the generated password belongs, exists and is not this object's; delete it or rename the instance", name)}
 }
 
 // madeSecret reports whether a Secret was made for the instance. A backup may have been restored without owner references:

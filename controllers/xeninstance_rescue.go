@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -81,19 +82,40 @@ func (s *instanceScope) rescueImageRef() *v1alpha1.ImageReference {
 
 func sameImage(a, b *v1alpha1.ImageReference) bool { return a != nil && b != nil && *a == *b }
 
-// checkBeforeRescue looks whether the credentials are there, before anything is made.
+// checkBeforeRescue looks whether the credentials are there, or can be made, before anything else is.
 func (s *instanceScope) checkBeforeRescue(ctx context.Context) error {
 	if !s.facts.BeginsRescue(s.r.runtime.Clock.Now()) {
 		return nil
 	}
+	_, err := s.rescueCredentials(ctx)
+	if err == nil && s.Object.Spec.Rescue.CredentialsSecretRef == nil {
+		err = s.checkOwnPassword(ctx, instance.RescueSecretName(s.Object.Name))
+	}
 	var problem *instance.Problem
-	switch _, err := s.rescueCredentials(ctx); {
-	case errors.As(err, &problem):
+	if errors.As(err, &problem) {
 		s.facts.Want.Rescue.Problems = append(s.facts.Want.Rescue.Problems, *problem)
 		return nil
-	default:
-		return err
 	}
+	return err
+}
+
+// checkOwnPassword looks whether a password that is yet to be generated could be kept.
+func (s *instanceScope) checkOwnPassword(ctx context.Context, name string) error {
+	if wrong := validation.IsDNS1123Subdomain(name); len(wrong) > 0 {
+		return &instance.Problem{Reason: v1alpha1.ReasonInvalidSpec, Message: fmt.Sprintf(
+			"the generated password cannot be kept in a Secret %q: %s; name one of yours in rescue.credentialsSecretRef", name, wrong[0])}
+	}
+	var secret corev1.Secret
+	err := s.r.runtime.Live.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read Secret %s: %w", name, err)
+	case !s.madeSecret(&secret):
+		return notOurs(name)
+	}
+	return nil
 }
 
 // credentials are what lets somebody into a rescue VM.

@@ -133,26 +133,25 @@ func failLater(call, code string) xensim.Fault {
 // TestFaultsInReturn: whatever call fails when a rescue times out, or when the instance is deleted in it, the return goes on
 // to its end.
 func TestFaultsInReturn(t *testing.T) {
-	for name, end := range map[string]func(*testing.T, *testkit.World, *v1alpha1.XenInstance){
-		"time-out": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) {
+	for name, end := range map[string]func(*testing.T, *testkit.World, *v1alpha1.XenInstance) (gone bool){
+		"time-out": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) bool {
 			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue.TimeoutSeconds = ptr.To[int32](1) })
 			waitRescued(t, w, instance, v1alpha1.ReasonRescueTimedOut)
 			waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue = nil })
 			waitRescued(t, w, instance, v1alpha1.ReasonNotRequested)
+			return false
 		},
-		"deletion": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) {
-			if err := w.Client.Delete(t.Context(), instance); err != nil {
-				t.Fatal(err)
-			}
-			w.WaitGone(t, instance)
+		"deletion": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) bool {
+			remove(t, w, instance)
+			return true
 		},
 	} {
 		t.Run(name, func(t *testing.T) { faultsInReturn(t, end) })
 	}
 }
 
-func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1.XenInstance)) {
+func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1.XenInstance) (gone bool)) {
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	w.WaitAtRest(t)
@@ -169,16 +168,12 @@ func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1
 		w.WaitAtRest(t)
 		fence.Arm(0)
 		w.Simulator.SetFaults(faults)
-		end(t, w, instance)
-		if instance.DeletionTimestamp.IsZero() {
+		if gone := end(t, w, instance); !gone {
 			w.WaitAtRest(t)
 			if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 				t.Errorf("after the rescue:\n%s", diff)
 			}
-			if err := w.Client.Delete(t.Context(), instance); err != nil {
-				t.Fatal(err)
-			}
-			w.WaitGone(t, instance)
+			remove(t, w, instance)
 		}
 		w.WaitAtRest(t)
 		if after := census(w); !maps.Equal(objects, after) {

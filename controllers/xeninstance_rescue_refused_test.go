@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -74,6 +76,14 @@ func refusedRescues() map[string]refusedRescue {
 		},
 		"a Secret that is not there": {
 			change: func(r *v1alpha1.Rescue) { r.CredentialsSecretRef = &v1alpha1.LocalSecretReference{Name: "nowhere"} }, reason: v1alpha1.ReasonSecretNotFound,
+		},
+		"a Secret of somebody under the name of the generated one": {
+			reason: v1alpha1.ReasonInvalidSpec,
+			obstacle: func(m *meddler) func() {
+				secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: m.w.Namespace, Name: "web-rescue"}}
+				create(m.T, m.w, secret)
+				return func() { m.must(m.w.Client.Delete(m.Context(), secret)) }
+			},
 		},
 		"storage that is full": {
 			reason: v1alpha1.ReasonInsufficientStorage,
@@ -252,6 +262,32 @@ func TestTheOwnImageIsNoRescueImage(t *testing.T) {
 	fence.Arm(0)
 	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue = &v1alpha1.Rescue{State: v1alpha1.RescueOn} })
 	waitRefused(t, w, instance, v1alpha1.ReasonRescueImageUnsuitable)
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
+}
+
+// TestTheOwnTemplateIsNoRescueImage: an image that is the template which the instance was made of is its own image as well.
+func TestTheOwnTemplateIsNoRescueImage(t *testing.T) {
+	w, fence := newWorld(t, withAgents)
+	instance := web(w).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	_, record := vmOf(t, w.Simulator, uuidOf(w.Simulator, "VM", w.Simulator.FindByName(t, "VM", template)))
+	image := &v1alpha1.XenClusterImage{ObjectMeta: metav1.ObjectMeta{Name: rescueImage}, Spec: v1alpha1.XenImageSpec{
+		Source: v1alpha1.ImageSource{Existing: &v1alpha1.ExistingImage{TemplateUUID: fmt.Sprint(record["uuid"])}},
+		Pools:  []v1alpha1.ImagePool{{Name: testkit.PoolName}},
+	}}
+	create(t, w, image)
+	w.WaitReady(t, image)
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	edit(t, w, instance, inRescue)
+	waitRefused(t, w, instance, v1alpha1.ReasonRescueImageUnsuitable)
+	condition := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionRescued)
+	if !strings.Contains(condition.Message, "is the instance's own") {
+		t.Errorf("it says %q", condition.Message)
+	}
 	if made := calls(fence); len(made) > 0 {
 		t.Errorf("calls were made: %v", made)
 	}

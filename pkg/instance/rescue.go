@@ -94,6 +94,8 @@ func whenRescuing(f *Facts, now time.Time) (Plan, bool) {
 	switch {
 	case f.Want.Observe || f.building() || f.trashed():
 		return undecided()
+	case f.laterJournal() != "":
+		return stop(reconcile.Terminal(v1alpha1.ReasonInstanceBusy, f.laterJournal()))
 	case f.rescueWanted(now) && f.VM != nil:
 		if !f.rescueUnderWay() && (len(f.rescueProblems()) > 0 || !f.mayBeRescued()) {
 			return undecided() // refused: everything else goes on as without, see whenRescueRefused

@@ -199,6 +199,16 @@ func TestRescueDecisions(t *testing.T) {
 			facts: given(complete(running), asking, wanting(func(w *Want) { w.Rescue.storage = &rescueStorage{Name: "local", Free: -1, Needed: gib} })),
 			steps: "RememberOriginal",
 		},
+		"every host is full": {
+			facts: given(wanting(func(w *Want) { w.Power = halted }), complete(halted), asking, func(f *Facts) { f.Hosts[0].MemoryFree = 0 }),
+			kind:  reconcile.KindWait, reason: v1alpha1.ReasonInsufficientMemory,
+		},
+		"begun by a later version": {
+			facts: given(complete(running), active, having(func(vm *VM) {
+				vm.OtherConfig[xencache.MarkJournal] = strings.Replace(vm.OtherConfig[xencache.MarkJournal], `"format":1`, `"format":2`, 1)
+			})),
+			kind: reconcile.KindTerminal, reason: v1alpha1.ReasonInstanceBusy,
+		},
 		"the VM's own memory will be free": {
 			facts: given(complete(running), asking, having(func(vm *VM) { vm.HostName = "xs1" }), func(f *Facts) { f.Hosts[0].MemoryFree = gib }),
 			steps: "RememberOriginal",

@@ -75,6 +75,16 @@ func readRescueJournal(otherConfig map[string]string, uuid string) *rescueJourna
 	return &j
 }
 
+// laterJournal says that the VM's journal was written by a later version of the operator, which knows more of what is to be
+// restored; "" if it was not.
+func (f *Facts) laterJournal() string {
+	if j := f.journal(); j != nil && j.Format > journalFormat {
+		return fmt.Sprintf("the journal of the rescue on VM %s has format %d, and this version of the operator knows %d; run the one that began the rescue",
+			j.VM, j.Format, journalFormat)
+	}
+	return ""
+}
+
 // rescueToken is what the spec says of the rescue, in short.
 func rescueToken(rescue *v1alpha1.Rescue) string {
 	text, err := json.Marshal(rescue)

@@ -57,7 +57,7 @@ func (f *Facts) hasRoomForRescue() bool {
 		if f.running() && f.VM.HostName == h.Name {
 			free += f.VM.Size.Memory
 		}
-		return h.Enabled && (h.MemoryFree == 0 || free >= f.VM.Size.Memory)
+		return h.Enabled && (h.MemoryTotal == 0 || free >= f.VM.Size.Memory) // without a total nothing is known of it
 	})
 }
 

@@ -57,7 +57,7 @@ func (w *wanter) rescue(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 	}
 	if image := w.in.RescueImage; image != nil {
 		want.Image, want.MinMemory, want.Template = image.Name, image.MinMemory, template(image.Template)
-		if image.TemplateUUID != "" && image.TemplateUUID == w.in.ImageTemplate {
+		if w.madeOf(&spec.Source, image) {
 			want.Problems = append(want.Problems, Problem{Reason: v1alpha1.ReasonRescueImageUnsuitable, Message: fmt.Sprintf(
 				"image %s is the instance's own: its file systems would be mistaken for those to be repaired; name another in rescue.imageRef", image.Name)})
 		}
@@ -67,6 +67,16 @@ func (w *wanter) rescue(spec *v1alpha1.XenInstanceSpec, template func(xenapi.VMR
 		}
 	}
 	w.want.Rescue = want
+}
+
+// madeOf reports whether the instance was made of the very template that holds the rescue image. Of one that was restored from
+// a backup nothing tells that.
+func (w *wanter) madeOf(source *v1alpha1.InstanceSource, image *RescueImage) bool {
+	if source.TemplateName == "" && source.TemplateUUID == "" {
+		return image.TemplateUUID != "" && image.TemplateUUID == w.in.ImageTemplate
+	}
+	ref, err := w.in.Resolver.Template(source.TemplateName, source.TemplateUUID)
+	return err == nil && ref == image.Template
 }
 
 // rescueTemplate finds the template that a rescue under way was begun with, and whether somebody clones it. Before one is
