@@ -38,7 +38,7 @@ func (r *imageReconciler[T]) importAll(ctx context.Context, scope *reconcile.Sco
 		onPool := r.importTo(ctx, scope, p, img, &s, status)
 		s.Ready, s.Message = onPool.IsDone(), ""
 		if !s.Ready {
-			s.Message = onPool.Message()
+			s.Message = image.Limited(onPool.Message())
 		}
 		shown = append(shown, s)
 		outcome = outcome.Join(onPool)
@@ -157,6 +157,9 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 	if status.Checksum == nil && facts.Root.OtherConfig[transfer.MarkSHA256] != "" {
 		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: facts.Root.OtherConfig[transfer.MarkSHA256]}
 	}
+	if why := r.discardUnfinished(ctx, scope, handle, img, shown, facts); why != nil {
+		return *why
+	}
 	image.Demands(status, img.Spec, facts.Root)
 	if status.Format == "" {
 		status.Format = v1alpha1.DiskFormat(facts.Root.OtherConfig[transfer.MarkFileFormat])
@@ -183,6 +186,24 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 			return outcome.After(barrier)
 		}
 	}
+}
+
+// discardUnfinished removes disks of attempts whose end was not heard of, once there is a complete one.
+func (r *imageReconciler[T]) discardUnfinished(ctx context.Context, scope *reconcile.Scope[T], handle *pool.Handle, img image.Image, shown *v1alpha1.ImageCopy, facts *image.CopyFacts) *reconcile.Outcome {
+	state, known := r.runner.State(importID(img, handle.Name, shown.StorageRepository))
+	if len(facts.Unfinished) == 0 || known && (state.Phase == transfer.Waiting || state.Phase == transfer.Running) {
+		return nil
+	}
+	if why := r.held(scope, handle); why != nil {
+		return why
+	}
+	for _, unfinished := range facts.Unfinished {
+		if err := image.Discard(ctx, handle, img, unfinished); err != nil {
+			outcome := reconcile.Retry(v1alpha1.ReasonRetrying, err)
+			return &outcome
+		}
+	}
+	return nil
 }
 
 // transferCopy brings the disk on its way, or says how far it is.

@@ -45,7 +45,7 @@ func (r *imageReconciler[T]) ofSnapshot(ctx context.Context, scope *reconcile.Sc
 		return nil, reconcile.Terminal(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf("XenSnapshot %q is being deleted; make an image of another", object.Name))
 	case !snapshot.IsCaptured(&object.Status):
 		return nil, reconcile.Wait(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf("XenSnapshot %q is not captured yet", object.Name))
-	case object.Status.PoolRef != nil && object.Status.PoolRef.Name == handle.Name && wholeOnPool(handle, object.Status.UUID):
+	case object.Status.PoolRef != nil && object.Status.PoolRef.Name == handle.Name && isWhole(object, handle):
 		return nil, r.cloneOf(ctx, scope, handle, img, sr, shown, object.Status.UUID)
 	}
 	return uploadedRoot(object, handle.Name)

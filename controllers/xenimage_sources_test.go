@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,6 +148,43 @@ func TestFilesThatAreNoImages(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestAStoreThatAnswersOtherBytes: a file that is read in parts is the file of the checksum, whatever its store answers to a
+// range; and a long name of a file that is not there leaves room for the rest of the status.
+func TestAStoreThatAnswersOtherBytes(t *testing.T) {
+	w, _ := newWorld(t, withAgents)
+	store := newWebStore(t)
+	good := converted(t, make([]byte, 4<<20), "-O", "qcow2")
+	evil := converted(t, bytes.Repeat([]byte("evil"), 1<<20), "-O", "qcow2")
+	store.put("/two-faced", good)
+	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") == "" {
+			return false
+		}
+		rw.Header().Set("ETag", `"`+digest(good)[:16]+`"`)
+		http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(evil))
+		return true
+	})
+	image := httpImage("two-faced", store.URL+"/two-faced", good, testkit.PoolName)
+	create(t, w, image)
+	missing := httpImage("long", store.URL+"/"+strings.Repeat("x", 1500), good, testkit.PoolName)
+	create(t, w, missing)
+	w.WaitFor(t, image, "it is refused", func() error {
+		if c := image.Status.Pools; len(c) == 0 || !strings.Contains(c[0].Message, "other bytes") && !strings.Contains(c[0].Message, "range") {
+			return fmt.Errorf("status is %s", testkit.Manifest(image))
+		}
+		return nil
+	})
+	w.WaitFor(t, missing, "it is tried again", func() error {
+		if c := missing.Status.Pools; len(c) == 0 || len(c[0].Copies) == 0 || c[0].Copies[0].NextRetryTime == "" {
+			return errors.New("not yet")
+		}
+		return testkit.Condition(missing, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonObjectNotFound)
+	})
+	if n := len(markedTemplates(w.Simulator, "two-faced")); n != 0 {
+		t.Errorf("%d templates were made", n)
+	}
 }
 
 // TestAPoolIsDeletedAfterWhatItsImagesHave: the hidden templates and disks go first, and the other pool keeps its own.

@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/transfer"
@@ -31,11 +32,46 @@ const (
 type backups struct {
 	mu       sync.Mutex
 	read     map[types.UID]*transfer.Backup
+	refused  map[types.UID]refusal
 	attempts map[transfer.ID]int
+	// readers bounds how many passes wait for stores at a time: the others have VMs to see to.
+	readers chan struct{}
 }
 
+// refusal is why a manifest could not be read, and when.
+type refusal struct {
+	problem *instance.Problem
+	at      time.Time
+}
+
+const (
+	// maxReaders is how many manifests are read at a time.
+	maxReaders = 4
+	// readAgain is how long after a failure a manifest is read again at the earliest.
+	readAgain = 30 * time.Second
+)
+
 func newBackups() *backups {
-	return &backups{read: map[types.UID]*transfer.Backup{}, attempts: map[transfer.ID]int{}}
+	return &backups{
+		read: map[types.UID]*transfer.Backup{}, refused: map[types.UID]refusal{}, attempts: map[transfer.ID]int{},
+		readers: make(chan struct{}, maxReaders),
+	}
+}
+
+// refusedLately is why a manifest could not be read a moment ago, nil if it may be read now.
+func (b *backups) refusedLately(uid types.UID, now time.Time) *instance.Problem {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if last, failed := b.refused[uid]; failed && now.Sub(last.at) < readAgain {
+		return last.problem
+	}
+	return nil
+}
+
+func (b *backups) refuse(uid types.UID, problem *instance.Problem, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused[uid] = refusal{problem, now}
 }
 
 func (b *backups) get(uid types.UID) *transfer.Backup {
@@ -50,10 +86,12 @@ func (b *backups) keep(uid types.UID, backup *transfer.Backup) {
 	b.read[uid] = backup
 }
 
-func (b *backups) forget(uid types.UID) {
+func (b *backups) forget(uid types.UID, owner xencache.Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.read, uid)
+	delete(b.refused, uid)
+	maps.DeleteFunc(b.attempts, func(id transfer.ID, _ int) bool { return id.Owner == owner })
 }
 
 // attempt counts an attempt.
@@ -77,7 +115,7 @@ func (b *backups) pause(id transfer.ID) time.Duration {
 func (s *instanceScope) gatherBackup(ctx context.Context, in *instance.Inputs) {
 	if s.isComplete() && !s.Deleting() {
 		s.restorer().Stop()
-		s.r.backups.forget(s.Object.UID)
+		s.r.backups.forget(s.Object.UID, s.key())
 		return
 	}
 	backup := s.r.backups.get(s.Object.UID)
@@ -114,14 +152,33 @@ func (s *instanceScope) isComplete() bool {
 }
 
 func (s *instanceScope) readBackup(ctx context.Context) (*transfer.Backup, *instance.Problem) {
+	if problem := s.r.backups.refusedLately(s.Object.UID, s.r.runtime.Clock.Now()); problem != nil {
+		return nil, problem
+	}
+	select {
+	case s.r.backups.readers <- struct{}{}:
+		defer func() { <-s.r.backups.readers }()
+	default:
+		return nil, &instance.Problem{Reason: v1alpha1.ReasonWaitingForTransfer, Passing: true, Message: "other manifests are being read; this one is next in line"}
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	backup, err := transfer.ReadBackup(ctx, s.r.stores, s.Object.Namespace, s.Object.Spec.Source.Backup)
 	if err != nil {
 		reason, permanent := transfer.IsPermanent(err)
-		return nil, &instance.Problem{Reason: reason, Passing: !permanent, Message: fmt.Sprintf("read the backup: %v", err)}
+		problem := &instance.Problem{Reason: reason, Passing: !permanent, Message: fmt.Sprintf("read the backup: %v", err)}
+		s.r.backups.refuse(s.Object.UID, problem, s.r.runtime.Clock.Now())
+		return nil, problem
 	}
 	return backup, nil
+}
+
+// endRestores ends the tasks that a dead manager has left of a restore.
+func (s *instanceScope) endRestores(ctx context.Context) error {
+	if s.pool == nil || s.Object.Spec.Source.Backup == nil {
+		return nil
+	}
+	return transfer.EndTasksBelow(ctx, s.pool, s.restoreID(""))
 }
 
 func (s *instanceScope) restoreID(disk string) transfer.ID {

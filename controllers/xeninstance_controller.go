@@ -342,7 +342,7 @@ func (s *instanceScope) announceEnd() {
 // letGo removes what we made in Kubernetes and then the finalizer. Garbage collection would come to the Secret too, but it
 // may be far behind.
 func (s *instanceScope) letGo(ctx context.Context) {
-	if err := errors.Join(s.deletePasswordSecret(ctx), s.deleteRescueSecret(ctx)); err != nil {
+	if err := errors.Join(s.deletePasswordSecret(ctx), s.deleteRescueSecret(ctx), s.endRestores(ctx)); err != nil {
 		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
 		return
 	}
@@ -351,7 +351,7 @@ func (s *instanceScope) letGo(ctx context.Context) {
 		return
 	}
 	s.r.executor.Forget(s.key())
-	s.r.backups.forget(s.Object.UID)
+	s.r.backups.forget(s.Object.UID, s.key())
 	if s.pool != nil {
 		s.pool.Forget(s.key())
 	}

@@ -192,6 +192,7 @@ func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.U
 func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance) (pool.Usage, error) {
 	usage := pool.Usage{Instances: 1}
 	s.capturedUsage(object, &usage)
+	captured := usage.Storage
 	if ref := object.Spec.FlavorRef; ref != nil {
 		var flavor v1alpha1.XenFlavor
 		err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &flavor)
@@ -213,6 +214,7 @@ func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance)
 			usage.Storage += disk.Size.Value()
 		}
 	}
+	usage.Storage = max(usage.Storage, captured)
 	return usage, nil
 }
 

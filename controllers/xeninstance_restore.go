@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +13,7 @@ import (
 	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/snapshot"
+	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
@@ -58,17 +60,32 @@ func unusable(object *v1alpha1.XenSnapshot, handle *pool.Handle, since metav1.Ti
 	case status.PoolRef == nil || status.PoolRef.Name != handle.Name:
 		return refuse(false, "is not on pool %s%s", handle.Name, uploadHint(status))
 	}
-	if !wholeOnPool(handle, status.UUID) {
-		return refuse(false, "is no longer on pool %s%s", handle.Name, uploadHint(status))
+	if !isWhole(object, handle) {
+		return refuse(false, "is no longer on pool %s, or not all of it%s", handle.Name, uploadHint(status))
 	}
 	return nil
 }
 
-// wholeOnPool reports whether a snapshot is on a pool with all that was captured: one that is being removed is not.
-func wholeOnPool(handle *pool.Handle, uuid string) (whole bool) {
+// isWhole reports whether a pool has the snapshot with all its disks. One that is being removed loses disk after disk.
+func isWhole(object *v1alpha1.XenSnapshot, handle *pool.Handle) bool {
+	whole := false
 	handle.Cache.View(func(v xencache.View) {
-		_, record := v.VMByUUID(uuid)
-		whole = record != nil && record.IsASnapshot && !snapshot.IsGoing(record)
+		ref, record := v.VMByUUID(object.Status.UUID)
+		if record == nil || !record.IsASnapshot || snapshot.IsGoing(record) {
+			return
+		}
+		marks := xencache.VMMarks(record)
+		mine := xencache.Key{Kind: kindSnapshot, Namespace: object.Namespace, Name: object.Name}
+		if marks.Installation != handle.Installation || marks.Ref != mine || marks.Self != record.UUID {
+			return
+		}
+		has := map[string]bool{}
+		for _, vbd := range v.VBDsOf(ref) {
+			if vdi := v.VDI(v.VBD(vbd).VDI); vdi != nil {
+				has[vdi.UUID] = true
+			}
+		}
+		whole = !slices.ContainsFunc(object.Status.Disks, func(disk v1alpha1.SnapshotDisk) bool { return !has[disk.VDIUUID] })
 	})
 	return whole
 }
@@ -81,32 +98,50 @@ func uploadHint(status *v1alpha1.XenSnapshotStatus) string {
 	return "; it was uploaded, name its manifest in source.backup: " + status.Upload.Manifest
 }
 
-// capturedUsage is what an instance without a flavor takes of its pool: what its VM has.
+// capturedUsage is what an instance takes of its pool that its spec does not say: what its VM has, and what a VM that is to be
+// made has from its snapshot or backup.
 func (s *instanceScope) capturedUsage(object *v1alpha1.XenInstance, usage *pool.Usage) {
-	if object.Spec.FlavorRef != nil {
-		return
-	}
-	if applied := object.Status.Flavor; applied != nil {
+	if applied := object.Status.Flavor; applied != nil && object.Spec.FlavorRef == nil {
 		usage.VCPUs = applied.VCPUs
 		if applied.Memory != nil {
 			usage.Memory = applied.Memory.Value()
 		}
 	}
-	if root := object.Status.RootDisk; root != nil && root.Size != nil {
-		usage.Storage = root.Size.Value()
-	}
-	if object.UID != s.Object.UID || s.inputs == nil {
-		return
-	}
-	if backup := s.inputs.Backup; backup != nil {
-		usage.VCPUs, usage.Memory, usage.Storage = int32(backup.Size.MaxVCPUs), backup.Size.Memory, 0
-		for _, disk := range backup.Disks {
-			usage.Storage += disk.Size
-		}
-	}
 	s.pool.Cache.View(func(v xencache.View) {
-		if _, record := v.VMByUUID(s.inputs.ImageTemplate); record != nil {
-			usage.VCPUs, usage.Memory = int32(record.VCPUsMax), record.MemoryDynamicMax
+		if ref, record := v.VMByUUID(object.Status.UUID); record != nil && isRestored(object) {
+			usage.Storage = storageOf(v, ref)
+		}
+		if object.UID != s.Object.UID || s.inputs == nil || s.inputs.ImageTemplate == "" {
+			return
+		}
+		if ref, record := v.VMByUUID(s.inputs.ImageTemplate); record != nil && object.Spec.Source.SnapshotRef != nil {
+			usage.VCPUs, usage.Memory, usage.Storage = int32(record.VCPUsMax), record.MemoryDynamicMax, storageOf(v, ref)
 		}
 	})
+	if object.UID != s.Object.UID || s.inputs == nil || s.inputs.Backup == nil {
+		return
+	}
+	backup := s.inputs.Backup
+	usage.VCPUs, usage.Memory, usage.Storage = int32(backup.Size.MaxVCPUs), backup.Size.Memory, 0
+	for _, disk := range backup.Disks {
+		usage.Storage += disk.Size
+	}
+}
+
+// storageOf is what the disks of a VM have together, in bytes.
+func storageOf(v xencache.View, vm xenapi.VMRef) int64 {
+	total := int64(0)
+	for _, ref := range v.VBDsOf(vm) {
+		if vbd := v.VBD(ref); vbd.Type == xenapi.VBDTypeDisk {
+			if vdi := v.VDI(vbd.VDI); vdi != nil {
+				total += vdi.VirtualSize
+			}
+		}
+	}
+	return total
+}
+
+// isRestored reports whether an instance has disks that its spec need not name.
+func isRestored(object *v1alpha1.XenInstance) bool {
+	return object.Spec.Source.SnapshotRef != nil || object.Spec.Source.Backup != nil
 }

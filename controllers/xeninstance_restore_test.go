@@ -11,6 +11,7 @@ import (
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
+	"github.com/kubexen/kubexen/pkg/xencache"
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
@@ -163,6 +164,30 @@ func TestAnInstanceComesBackUnderItsName(t *testing.T) {
 	}
 	if len(back.Status.Networks) != 1 || len(back.Status.UnmanagedDevices) != 0 {
 		t.Errorf("status is %s", testkit.Manifest(back))
+	}
+}
+
+// TestOfHalfASnapshotNothingIsMade: a disk of it is gone, as while it is being removed. Neither a VM nor an image is made of
+// the rest.
+func TestOfHalfASnapshotNothingIsMade(t *testing.T) {
+	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "1Gi") })
+	point := xenSnapshot(w, "point", nil)
+	create(t, w, point)
+	w.WaitReady(t, point)
+	for ref, vdi := range w.Simulator.Records("VDI") {
+		if vdi["uuid"] == point.Status.Disks[0].VDIUUID {
+			w.Simulator.Delete("VDI", ref)
+		}
+	}
+	half := fromSnapshot(w, "half", "point")
+	half.Spec.FlavorRef, half.Spec.RootDisk = &v1alpha1.FlavorReference{Name: "large"}, &v1alpha1.RootDisk{Size: quantity("12Gi")}
+	create(t, w, half)
+	w.WaitStalled(t, half, v1alpha1.ReasonSnapshotNotReady)
+	image := imageOf(w, "half", "point", v1alpha1.ImagePool{Name: testkit.PoolName})
+	create(t, w, image)
+	w.WaitStalled(t, image, v1alpha1.ReasonSnapshotNotReady)
+	if left := madeFor(w.Simulator, xencache.Key{Kind: "XenInstance", Namespace: w.Namespace, Name: "half"}); len(left) != 0 {
+		t.Errorf("%v was made", left)
 	}
 }
 

@@ -25,6 +25,9 @@ type XVADisk struct {
 	Bootable bool
 }
 
+// xvaMaxObjects bounds what an archive may describe: a VM with 250 disks has some thousand objects.
+const xvaMaxObjects = 16 << 10
+
 // xvaMaxDepth is how deep ova.xml's values may be nested; XenServer's are six deep.
 const xvaMaxDepth = 32
 
@@ -39,6 +42,9 @@ func parseOVA(text []byte) ([]XVADisk, error) {
 	objects, ok := top["objects"].([]any)
 	if !ok {
 		return nil, malformed(XVA, 0, ovaName, "a list of objects", "none")
+	}
+	if len(objects) > xvaMaxObjects {
+		return nil, malformed(XVA, 0, ovaName, fmt.Sprintf("at most %d objects", xvaMaxObjects), len(objects))
 	}
 	disks := map[string]XVADisk{}
 	for _, o := range objects {

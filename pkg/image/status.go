@@ -41,6 +41,9 @@ func Report(status *v1alpha1.XenImageStatus, poolName string, f *Facts, outcome 
 // messageLimit is how long the API server lets the message be.
 const messageLimit = 1024
 
+// Limited cuts a message to what the API server takes.
+func Limited(message string) string { return limited(message) }
+
 func limited(message string) string {
 	if len(message) <= messageLimit {
 		return message

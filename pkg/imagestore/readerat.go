@@ -13,13 +13,16 @@ const (
 )
 
 // ReaderAt reads an object at any place, in blocks, over ranges. It is for formats that are not read from front to
-// back, and may be used concurrently. No digest is compared: the store's Version tells that the object stays the same.
+// back, and may be used concurrently. What it reads is held against Verify's blocks, if there are any; otherwise the store's
+// Version alone tells that the object stays the same.
 type ReaderAt struct {
 	ctx     context.Context //nolint:containedctx // io.ReaderAt has no place for one
 	store   Store
 	name    string
 	object  Object
 	options DownloadOptions
+
+	verify *Blocks
 
 	mu     sync.Mutex
 	blocks []block
@@ -33,6 +36,13 @@ type block struct {
 // NewReaderAt makes no request yet. The object's size must be known.
 func NewReaderAt(ctx context.Context, store Store, name string, object Object, options DownloadOptions) *ReaderAt {
 	return &ReaderAt{ctx: ctx, store: store, name: name, object: object, options: options}
+}
+
+// Verify has each block compared with what it was when the object was read from front to back.
+func (r *ReaderAt) Verify(blocks *Blocks) *ReaderAt {
+	r.verify = blocks
+
+	return r
 }
 
 // Size of the object in bytes.
@@ -70,6 +80,11 @@ func (r *ReaderAt) block(number int64) ([]byte, error) {
 	data := r.buffer(int(min(blockSize, r.object.Size-start)))
 	if _, err := io.ReadFull(NewDownload(r.ctx, &section{Store: r.store, start: start, length: int64(len(data))}, r.name, r.sectionObject(len(data)), r.options), data); err != nil {
 		return nil, err
+	}
+	if r.verify != nil {
+		if err := r.verify.check(number, data); err != nil {
+			return nil, &Error{Kind: Mismatch, Op: "read", Target: r.store.Location(r.name), Err: err}
+		}
 	}
 	r.blocks = append([]block{{number, data}}, r.blocks...)
 

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -32,6 +33,10 @@ func (w *wanter) drive(spec *v1alpha1.XenInstanceSpec) {
 		return
 	}
 	for _, disk := range w.want.Disks {
+		if disk.Device == strconv.Itoa(configDriveDevice) && (disk.Cloned || disk.Backup != "") {
+			w.want.Problems = append(w.want.Problems, Problem{Reason: v1alpha1.ReasonDeviceInUse, Message: fmt.Sprintf(
+				"a captured disk is at device %d, where the config drive goes; leave bootstrap out", configDriveDevice)})
+		}
 		if disk.Role == xencache.RoleRootDisk {
 			drive.SR = disk.SR // where the root disk is there is room for it, and the same hosts see it
 		}

@@ -23,7 +23,6 @@ var build = Sequence{
 	{Name: "SizeVM", Holds: sized, Act: applySize},                     // CPUs and memory, while it is off
 	{Name: "LeaveTemplates", Holds: notATemplate, Act: leaveTemplates}, // the clone of a template is a template
 	{Name: stepRestoreDisks, Holds: disksRestored, Act: beginRestores}, // those of a backup
-	{Name: stepRestoreDisks, Holds: disksRestored, Act: beginRestores}, // those of a backup
 	{Name: "MakeDisks", Holds: disksMade, Act: makeDisks},              // those that the template does not bring along
 	{Name: "MarkDisks", Holds: disksMarked, Act: markDisks},
 	{Name: "GrowDisks", Holds: disksLarge, Act: growDisks},

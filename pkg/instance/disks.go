@@ -221,15 +221,15 @@ func markDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 		if err := r.remarkDevice(ctx, want); err != nil {
 			return "", err
 		}
+		if name := r.diskName(want); copied && r.building() && vdi.Name != name { // before the marks, which say that it is done
+			if err := r.Client.VDI.SetNameLabel(ctx, vdi.Ref, name); err != nil {
+				return "", r.doing(err, "name disk %s", want.Name)
+			}
+		}
 		otherConfig := withoutMarks(vdi.OtherConfig)
 		maps.Copy(otherConfig, r.diskMarks(want, vdi.UUID))
 		if err := r.Client.VDI.SetOtherConfig(ctx, vdi.Ref, otherConfig); err != nil {
 			return "", r.doing(err, "mark disk %s", want.Name)
-		}
-		if name := r.diskName(want); copied && r.building() && vdi.Name != name {
-			if err := r.Client.VDI.SetNameLabel(ctx, vdi.Ref, name); err != nil {
-				return "", r.doing(err, "name disk %s", want.Name)
-			}
 		}
 	}
 	return "", nil

@@ -54,6 +54,10 @@ func (w *wanter) root(spec *v1alpha1.XenInstanceSpec) {
 		if named != "" {
 			w.repository(named, &root.SR)
 		}
+	case template != nil && template.Captured || spec.Source.Backup != nil && w.want.Source.Backup != nil && w.want.Source.Backup.root() == nil:
+		w.want.Problems = append(w.want.Problems, Problem{
+			Reason: v1alpha1.ReasonDiskNotFound, Message: "what was captured has no root disk, so no VM is made of it; name another source",
+		})
 	default:
 		if backup := w.want.Source.Backup.root(); backup != nil {
 			root.Backup, root.Size = backup.Name, max(root.Size, backup.Size)

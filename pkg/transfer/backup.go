@@ -98,12 +98,17 @@ func beside(source *v1alpha1.ImageSource, name string) (*v1alpha1.ImageSource, e
 func (b *Backup) Disk(namespace, name string) (*Import, error) {
 	var layers []Layer
 	result := &Import{}
+	above := ""
 	for n, l := range b.links {
 		i := l.manifest.disk(name)
 		if i < 0 {
 			return nil, invalidManifest("the upload of %s has no disk %q, to which another one is the difference", l.manifest.Snapshot, name)
 		}
 		disk := l.manifest.Disks[i]
+		if n > 0 && disk.VDI != above {
+			return nil, invalidManifest("disk %q is the difference to %s, and the upload of %s has %s", name, above, l.manifest.Snapshot, disk.VDI)
+		}
+		above = disk.Base
 		if n == 0 {
 			result.Size = disk.Size
 		}

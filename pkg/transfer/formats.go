@@ -3,11 +3,14 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
+	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/disk"
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/xenapi"
+	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
 // What stands here reads files that do not tell their length, or where their content is, before they end.
@@ -34,10 +37,14 @@ func (s *source) pass(ctx context.Context, use func(*disk.Sniffed) error) error 
 func (s *source) byRanges(ctx context.Context, t *target) error {
 	digest := s.open(ctx)
 	defer digest.Close()
+	blocks := &imagestore.Blocks{}
+	if _, err := io.Copy(blocks, io.TeeReader(digest, s.meter)); err != nil {
+		return err
+	}
 	if err := s.verify(digest); err != nil {
 		return err
 	}
-	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{})
+	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{}).Verify(blocks)
 	content, err := disk.Open(reader, s.object.Size, s.stated)
 	if err != nil {
 		return err
@@ -49,7 +56,11 @@ func (s *source) byRanges(ctx context.Context, t *target) error {
 func (s *source) unpacked(ctx context.Context, t *target) error {
 	length := int64(0)
 	err := s.pass(ctx, func(content *disk.Sniffed) (err error) {
-		length, err = io.Copy(io.Discard, content)
+		length, err = io.Copy(io.Discard, io.LimitReader(content, t.room()+1))
+		if err == nil && length > t.room() {
+			err = &Failure{Reason: v1alpha1.ReasonInsufficientStorage, Permanent: true, Err: fmt.Errorf(
+				"the file unpacks to more than the %d MiB that the storage repository has free", t.room()>>20)}
+		}
 		return err
 	})
 	if err != nil {
@@ -130,6 +141,17 @@ func (s *source) xva(ctx context.Context, t *target) error {
 		}
 		return t.copy(ctx, nil, reader.Disk(wanted, extents))
 	})
+}
+
+// room is how much a disk may have that is not known to be smaller: what its storage repository has free.
+func (t *target) room() int64 {
+	room := int64(largest)
+	t.handle.Cache.View(func(v xencache.View) {
+		if sr := v.SR(t.sr); sr != nil && sr.PhysicalSize > 0 {
+			room = max(0, sr.PhysicalSize-sr.PhysicalUtilisation)
+		}
+	})
+	return room
 }
 
 // copy writes the content of a disk: as a VHD, so that zeros are neither sent nor stored; as raw where that cannot hold it.

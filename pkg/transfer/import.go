@@ -215,6 +215,10 @@ type target struct {
 
 // write fills the disk, which it makes if there is none yet.
 func (t *target) write(ctx context.Context, size int64, format xenapi.DiskFormat, body io.Reader, length int64) error {
+	if t.request.Size > 0 && size > t.request.Size {
+		return &Failure{Reason: v1alpha1.ReasonInvalidManifest, Permanent: true, Err: fmt.Errorf(
+			"the file holds a disk of %d bytes, and the manifest says that it has %d", size, t.request.Size)}
+	}
 	if t.ref.IsNull() {
 		size = max(size, t.request.Size)
 		ref, err := t.handle.Client.VDI.Create(ctx, xenapi.VDI{

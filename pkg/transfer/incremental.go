@@ -52,7 +52,7 @@ func (m Manifest) DifferenceTo(base *v1alpha1.XenSnapshot, manifest string) Mani
 	disks := make([]ManifestDisk, len(m.Disks))
 	for i, disk := range m.Disks {
 		for _, below := range base.Status.Disks {
-			if below.Name == disk.Name {
+			if below.Name == disk.Name && (below.Size == nil || below.Size.Value() <= disk.Size) { // one that was made smaller is another disk
 				disk.Base = below.VDIUUID
 			}
 		}

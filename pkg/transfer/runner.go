@@ -52,7 +52,7 @@ type Import struct {
 	Checksum *v1alpha1.Checksum
 	// Below are the files that the file lies upon, the full one first: it holds the difference to them.
 	Below []Layer
-	// Size is the least size of the disk in bytes, 0 if the file alone decides.
+	// Size is the size of the disk in bytes, which no file may go over; 0 if the file alone decides.
 	Size int64
 	// Device is the position of the wanted disk where the file is the archive of a VM, "" for the disk that it boots from.
 	Device string

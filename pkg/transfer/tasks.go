@@ -29,10 +29,20 @@ func TaskName(installation string, id ID) string {
 // one for a day.
 func EndTasks(ctx context.Context, h *pool.Handle, id ID) error {
 	name := TaskName(h.Installation, id)
+	return endTasks(ctx, h, func(label string) bool { return label == name })
+}
+
+// EndTasksBelow ends those of all transfers whose part begins with that of id.
+func EndTasksBelow(ctx context.Context, h *pool.Handle, id ID) error {
+	name := TaskName(h.Installation, id)
+	return endTasks(ctx, h, func(label string) bool { return strings.HasPrefix(label, name) })
+}
+
+func endTasks(ctx context.Context, h *pool.Handle, ours func(label string) bool) error {
 	var left []xenapi.TaskRef
 	h.Cache.View(func(v xencache.View) {
 		for ref, task := range v.Tasks() {
-			if task.NameLabel == name {
+			if ours(task.NameLabel) {
 				left = append(left, ref)
 			}
 		}
