@@ -99,7 +99,6 @@ func (f *Facts) resized() bool {
 
 // resize goes on with a resize that was begun.
 func (f *Facts) resize(now time.Time) (Plan, bool) {
-	j := f.resizeJournal()
 	switch {
 	case !onTarget(f) && len(resizeProblems(f)) > 0:
 		return undecided() // it stays as it is, see whenResizeRefused
@@ -109,27 +108,34 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 		return f.resizePlan(Plan{Steps: []Step{dropNamelessStep}})
 	case !announcementWithdrawn(f):
 		return f.resizePlan(Plan{Steps: []Step{withdrawStep}})
-	case !f.halted() && !f.running() && !f.resized():
-		return undecided()
-	case f.running() && !f.resized():
+	case f.halted():
+		return f.resizeHalted(now)
+	case f.resized():
+		return f.settleResize(now)
+	case f.running():
 		return f.resizeRunning(now)
-	case f.halted() && f.copying():
+	}
+	return undecided() // paused or suspended
+}
+
+// resizeHalted gives a VM that is off its size, and starts it if it is to run before the resize is over.
+func (f *Facts) resizeHalted(now time.Time) (Plan, bool) {
+	switch {
+	case f.copying():
 		return f.resizePlan(Plan{Outcome: f.copyOutcome()})
-	case f.halted() && !f.resized():
+	case !f.resized():
 		if unmet := resizeVM.Next(f); len(unmet) > 0 {
 			return f.resizePlan(Plan{Steps: unmet})
 		}
 		return undecided()
-	case f.halted() && f.resizeStarts():
-		if f.Me.Held != "" {
-			return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
-		}
-		if j.Power == v1alpha1.PowerStateRunning {
-			return f.resizePlan(gated(f, operationResize, startStep))
-		}
-		return undecided() // it was off, and is started as the power state that is asked for
+	case !f.resizeStarts():
+		return f.settleResize(now)
+	case f.Me.Held != "":
+		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	case f.resizeJournal().Power == v1alpha1.PowerStateRunning:
+		return f.resizePlan(gated(f, operationResize, startStep))
 	}
-	return f.settleResize(now)
+	return undecided() // it was off, and is started as the power state that is asked for
 }
 
 // resizeRunning is what can be done to a running guest: what it can be given, or turning it off.
@@ -164,13 +170,7 @@ func (f *Facts) resizeStarts() bool {
 	if f.wasStarted() { // what has become of it since is for the power state that is asked for
 		return f.powerEnforced() && f.resizeReverting()
 	}
-	switch f.Want.Power {
-	case "":
-		return ran
-	case v1alpha1.PowerStateRunning:
-		return ran || f.Want.Drift == v1alpha1.PowerDriftEnforce
-	}
-	return false
+	return f.powerEnforced() || (ran && (f.Want.Power == "" || f.Want.Power == v1alpha1.PowerStateRunning))
 }
 
 // settleResize ends a resize whose VM has its size, or waits for its user.

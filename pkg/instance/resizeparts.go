@@ -98,6 +98,13 @@ func pendingResize(f *Facts, add adder) {
 			say(part.field, part.requires, "%s: %s", f.Want.Flavor, part.message)
 		}
 	}
+	pendingRoot(f, say)
+	pendingOtherShrink(f, add)
+	pendingConfirmation(f, add)
+}
+
+// pendingRoot lists what is going to become of the root disk.
+func pendingRoot(f *Facts, say adder) {
 	want := f.wantRoot()
 	if f.rootSmall() {
 		message := fmt.Sprintf("from %s to %s", bytesText(f.rootSize()), bytesText(want.Size))
@@ -113,6 +120,4 @@ func pendingResize(f *Facts, add adder) {
 	if pointWanted(f) || (swapPending(f) && f.arriving(incomingRestored)) {
 		say("resize.discardTo", live(f.halted(), v1alpha1.RequiresPowerOff), "the root disk goes back to the restore point, which LOSES what was written since")
 	}
-	pendingOtherShrink(f, add)
-	pendingConfirmation(f, add)
 }

@@ -20,7 +20,12 @@ func resizeProblems(f *Facts) []Problem {
 	if f.VM == nil || !f.resizeDiffers() || f.resizeReverting() {
 		return nil
 	}
-	problems := slices.Clone(f.Want.Resize.Problems)
+	return slices.Concat(f.Want.Resize.Problems, f.resizeObstacles(), f.sizeProblems(), diskProblems(f), shrinkProblems(f))
+}
+
+// resizeObstacles are what keeps the VM from being changed at all: another operation, or an administrator.
+func (f *Facts) resizeObstacles() []Problem {
+	var problems []Problem
 	add := func(reason string, passing bool, format string, args ...any) {
 		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
 	}
@@ -38,22 +43,33 @@ func resizeProblems(f *Facts) []Problem {
 	if f.resizeJournal() != nil && !f.fitsInSight() {
 		add(v1alpha1.ReasonInstanceBusy, true, "flavor %s fits only a host that does not see the disks, and they stay while a resize is not over; confirm or revert it first", f.Want.Flavor)
 	}
-	if size := f.Want.Size; size != nil && !sized(f) {
-		if minimum := f.Want.Resize.MinMemory; size.Memory < minimum {
-			add(v1alpha1.ReasonFlavorTooSmall, false, "the image needs %s of memory and flavor %s has %s; choose a larger flavor",
-				bytesText(minimum), f.Want.Flavor, bytesText(size.Memory))
-		}
-		if f.nested() && size.MaxMemory > size.Memory {
-			add(v1alpha1.ReasonSizeUnsupported, false,
-				"the VM has nested virtualisation (platform %s), with which memory cannot change while it runs, and flavor %s has maxMemory %s above memory %s; choose a flavor without maxMemory",
-				platformNested, f.Want.Flavor, bytesText(size.MaxMemory), bytesText(size.Memory))
-		}
-		problems = append(problems, unfit(f)...)
-		if problem := f.roomFor(*size); problem != nil && len(unfit(f)) == 0 {
-			problems = append(problems, *problem)
-		}
+	return problems
+}
+
+// sizeProblems is why the VM cannot have the CPUs and the memory that are asked for.
+func (f *Facts) sizeProblems() []Problem {
+	size := f.Want.Size
+	if size == nil || sized(f) {
+		return nil
 	}
-	return slices.Concat(problems, diskProblems(f), shrinkProblems(f))
+	var problems []Problem
+	add := func(reason string, passing bool, format string, args ...any) {
+		problems = append(problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Passing: passing})
+	}
+	if minimum := f.Want.Resize.MinMemory; size.Memory < minimum {
+		add(v1alpha1.ReasonFlavorTooSmall, false, "the image needs %s of memory and flavor %s has %s; choose a larger flavor",
+			bytesText(minimum), f.Want.Flavor, bytesText(size.Memory))
+	}
+	if f.nested() && size.MaxMemory > size.Memory {
+		add(v1alpha1.ReasonSizeUnsupported, false,
+			"the VM has nested virtualisation (platform %s), with which memory cannot change while it runs, and flavor %s has maxMemory %s above memory %s; choose a flavor without maxMemory",
+			platformNested, f.Want.Flavor, bytesText(size.MaxMemory), bytesText(size.Memory))
+	}
+	problems = append(problems, unfit(f)...)
+	if problem := f.roomFor(*size); problem != nil && len(unfit(f)) == 0 {
+		problems = append(problems, *problem)
+	}
+	return problems
 }
 
 // ResizeGrowth is what a resize that is asked for, and not begun, would take more than the VM has: VCPUs, memory and root

@@ -3,6 +3,8 @@ package instance
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
@@ -34,6 +36,14 @@ func (have Size) known() Size {
 	return have
 }
 
+// bytesOf is a size that may be left open.
+func bytesOf(size *resource.Quantity) int64 {
+	if size == nil {
+		return 0
+	}
+	return size.Value()
+}
+
 // resize works out how a change of size comes about. A size that was refused is not asked for any more: the one that the VM
 // had before is, and Refused says why.
 func (w *wanter) resize(spec *v1alpha1.XenInstanceSpec) {
@@ -45,36 +55,39 @@ func (w *wanter) resize(spec *v1alpha1.XenInstanceSpec) {
 		want.Confirm, want.DiscardTo = spec.Resize.Confirm, spec.Resize.DiscardTo
 	}
 	if image := w.in.Image; image != nil {
-		if image.MinMemory != nil {
-			want.MinMemory = image.MinMemory.Value()
-		}
-		if image.MinDisk != nil {
-			want.MinDisk = image.MinDisk.Value()
-		}
+		want.MinMemory, want.MinDisk = bytesOf(image.MinMemory), bytesOf(image.MinDisk)
 	}
 	w.shrink(spec)
 	if w.vm == nil {
 		return
 	}
-	if j := readResizeJournal(w.vm); j != nil && w.in.Flavor == nil && spec.FlavorRef != nil && spec.FlavorRef.Name == j.To.Flavor {
-		if root := (&Facts{Want: w.want}).wantRoot(); root != nil && root.Size == 0 && root.ShrinkTo == 0 {
-			root.Size = j.To.Disk // the flavor is gone: what it said of the root disk is remembered
-		}
-	}
+	w.remember(spec)
 	f := &Facts{VM: w.vm, Want: w.want}
 	shrinkTo := int64(0)
 	if root := f.wantRoot(); root != nil {
 		shrinkTo = root.ShrinkTo
 	}
 	want.Token = sizeToken(f.resizeTarget(), shrinkTo, w.in.Object.Annotations[v1alpha1.AnnotationReconcileRequestedAt])
-	if j := readResizeJournal(w.vm); j != nil && spec.FlavorRef == nil && j.From.Flavor == "" {
-		size := j.backwards()
-		w.want.Size = &size // the flavor was taken out again
-	}
 	w.openFigures()
 	if refusal := readRefusal(w.vm.OtherConfig); refusal != nil && refusal.Token == want.Token {
 		w.want.Refused = refusal
 		w.takeBack()
+	}
+}
+
+// remember takes from the journal what the spec does not say any more: of a flavor that is gone its root disk, and of one that
+// was taken out again the size from before it.
+func (w *wanter) remember(spec *v1alpha1.XenInstanceSpec) {
+	j := readResizeJournal(w.vm)
+	switch {
+	case j == nil:
+	case spec.FlavorRef == nil && j.From.Flavor == "":
+		size := j.backwards()
+		w.want.Size = &size
+	case spec.FlavorRef != nil && w.in.Flavor == nil && spec.FlavorRef.Name == j.To.Flavor:
+		if root := (&Facts{Want: w.want}).wantRoot(); root != nil && root.Size == 0 && root.ShrinkTo == 0 {
+			root.Size = j.To.Disk
+		}
 	}
 }
 

@@ -269,6 +269,14 @@ func setFlavorApplied(status *v1alpha1.XenInstanceStatus, f *Facts, report Repor
 		set(metav1.ConditionTrue, v1alpha1.ReasonAwaitingConfirmation, f.Want.Flavor+": "+f.VM.Size.text())
 	case sized(f):
 		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, f.Want.Flavor+": "+f.VM.Size.text())
+	default:
+		setFlavorPending(set, f, report)
+	}
+}
+
+// setFlavorPending says why the VM does not have the size of its flavor yet.
+func setFlavorPending(set func(metav1.ConditionStatus, string, string), f *Facts, report Report) {
+	switch {
 	case f.Want.Observe:
 		set(metav1.ConditionFalse, v1alpha1.ReasonObserved, "the VM has "+f.VM.Size.text())
 	case adoptionHeld(f):
