@@ -42,7 +42,6 @@ func TestFaultsInShrink(t *testing.T) {
 		"answers lost":                   onceEach(methods, func(f *xensim.Fault) { f.Drop = "after" }),
 		"sessions lost":                  onceEach(methods, func(f *xensim.Fault) { f.LoseSession = true }),
 		"the export ends early":          {{Call: "export_raw_vdi", TruncateBody: 100_000, Count: 1}},
-		"the export is refused":          {{Call: "export_raw_vdi", Error: "VDI_IO_ERROR", Params: []string{"Device I/O errors"}, Count: 1}},
 		"the copy cannot be read again":  {{Call: "export_raw_vdi", TruncateBody: 100_000, Skip: 1, Count: 1}},
 		"a restart during the export":    {{Call: "export_raw_vdi", Restart: true, Count: 1}},
 		"a restart as the copy is made":  {{Call: "VDI.create", Restart: true, Count: 1}},

@@ -208,6 +208,8 @@ func (e *Executor) take(ctx context.Context, r *Run, plan Plan) reconcile.Outcom
 		return reconcile.Retry(v1alpha1.ReasonRetrying, note)
 	}
 	switch {
+	case err == nil && step.Here:
+		return inFlight(plan, step.Name).After(echoTimeout)
 	case err == nil:
 		e.set(r.Me.Key, &flight{step: step.key(), since: began})
 		return inFlight(plan, step.Name).After(echoTimeout)

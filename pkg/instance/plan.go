@@ -25,6 +25,8 @@ type Step struct {
 	Act func(context.Context, *Run) (xenapi.TaskRef, error)
 	// Long says that the act begins a task.
 	Long bool
+	// Here says that the act changes nothing on the pool, so no event is waited for.
+	Here bool
 	// RetryAfter is how long to leave it alone after it has failed, 0 for no longer than the queue does.
 	RetryAfter time.Duration
 	// Overtakes names a step whose task may still be under way when this one is taken.

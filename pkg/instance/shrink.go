@@ -65,11 +65,11 @@ type CopyState struct {
 // shrinkRoot makes a smaller copy of the root disk of a VM that is off, beside it; the copy then takes its place (swapRoot). The
 // disk is only looked at here: one that cannot be made smaller is refused, and the VM is as it was.
 var shrinkRoot = Sequence{
-	{Name: "StopCopy", Holds: noIdleCopying, Act: stopCopy},
+	{Name: "StopCopy", Holds: noIdleCopying, Act: stopCopy, Here: true},
 	dropHalfCopiesStep,
 	{Name: "RefuseShrink", Holds: ifNeeded((*Facts).shrinkWanted, func(f *Facts) bool { return f.copyRefusal() == nil }), Act: refuseShrink},
 	{Name: "KeepFromStarting", Holds: ifNeeded((*Facts).shrinkWanted, startBlocked), Act: keepFromStarting},
-	{Name: "CopyRoot", Holds: ifNeeded((*Facts).shrinkWanted, copyBegun), Act: copyRoot},
+	{Name: "CopyRoot", Holds: ifNeeded((*Facts).shrinkWanted, copyBegun), Act: copyRoot, Here: true},
 	{Name: "PresentCopy", Holds: ifNeeded((*Facts).shrinkWanted, func(*Facts) bool { return false }), Act: presentCopy},
 }
 
