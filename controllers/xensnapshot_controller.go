@@ -123,13 +123,7 @@ func (s *snapshotScope) now() time.Time { return s.r.runtime.Clock.Now() }
 // converge does what is due: removal, the end of a finished one, the capture, the copy.
 func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error) {
 	status := &s.Object.Status
-	if token, isNew := s.RequestedAt(); isNew && token != "" && status.FinishedAt != nil && !s.succeeded() {
-		status.FinishedAt = nil // asked for another go
-		if status.Upload != nil {
-			s.r.runner.Stop(s.id())
-			status.Upload.Attempts, status.Upload.NextRetryTime = 0, ""
-		}
-	}
+	s.heedRequest()
 	onlyLocal := s.Object.Spec.Destination == nil && s.succeeded()
 	if !s.Deleting() && status.FinishedAt != nil && !status.Local && !onlyLocal {
 		return s.rest(ctx), nil // nothing of it is on any pool, nor should it be
@@ -149,6 +143,20 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 		}
 	}
 	return s.settle(ctx)
+}
+
+// heedRequest lets what failed begin anew when its user asks for that.
+func (s *snapshotScope) heedRequest() {
+	status := &s.Object.Status
+	token, isNew := s.RequestedAt()
+	if !isNew || token == "" || status.FinishedAt == nil || s.succeeded() {
+		return
+	}
+	status.FinishedAt = nil
+	if status.Upload != nil {
+		s.r.runner.Stop(s.id())
+		status.Upload.Attempts, status.Upload.NextRetryTime = 0, ""
+	}
 }
 
 func (s *snapshotScope) observe() {

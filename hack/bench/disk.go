@@ -19,7 +19,7 @@ import (
 // diskGroup compares our conversion of disks with QEMU's: each a process of its own, from the same file to a file.
 var diskGroup = group{
 	name:  "disk",
-	about: "a disk into a VHD: ours and qemu-img convert in turn; memory of a large sparse one; a large disk made smaller",
+	about: "a disk into a VHD: ours and qemu-img convert in turn; memory of a large sparse one; a large disk made smaller; uploads: ours and curl | curl in turn",
 	run:   runDisk,
 }
 
@@ -55,7 +55,10 @@ func runDisk(ctx context.Context, r *report) error {
 	if err := convertMemory(ctx, r, dir); err != nil {
 		return err
 	}
-	return shrinkDisk(ctx, r, dir)
+	if err := shrinkDisk(ctx, r, dir); err != nil {
+		return err
+	}
+	return uploads(ctx, r)
 }
 
 // makeDisk writes data in ranges of 4 MiB, spread over a file of size bytes.

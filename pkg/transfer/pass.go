@@ -72,7 +72,7 @@ func fill(buffer []byte, from io.Reader) chunk {
 	for n := 0; ; {
 		read, err := from.Read(buffer[n:])
 		n += read
-		if err == io.EOF { //nolint:errorlint // see errEnd
+		if err == io.EOF {
 			err = errEnd
 		}
 		if err != nil || n == len(buffer) {
