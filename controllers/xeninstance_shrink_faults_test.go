@@ -145,3 +145,40 @@ func TestOneShrinkAtATime(t *testing.T) {
 	}
 	nothingLeft(t, w, 2)
 }
+
+// TestDeletedInShrink: an instance is deleted while its disk is copied. Nothing of the copy is left; a VM that stays can be
+// started, with the disk that it had.
+func TestDeletedInShrink(t *testing.T) {
+	for policy, left := range map[v1alpha1.DeletionPolicy]int{v1alpha1.DeletionDelete: 0, v1alpha1.DeletionTrash: 1, v1alpha1.DeletionOrphan: 0} {
+		t.Run(string(policy), func(t *testing.T) {
+			w, _ := newWorld(t, withAgents)
+			image, _ := guestImage(t, mbrTable)
+			instance := guest(t, w, image, restarting, func(i *v1alpha1.XenInstance) { i.Spec.DeletionPolicy = policy })
+			vm, old := byUUID(t, w, "VM", instance.Status.UUID), byUUID(t, w, "VDI", instance.Status.RootDisk.VDIUUID)
+			w.Simulator.SetFaults([]xensim.Fault{{Call: "import_raw_vdi", Latency: 1_000_000_000, Count: 1}})
+			edit(t, w, instance, shrunkTo(afterShrink))
+			testkit.Eventually(t, "a copy is being made", func(context.Context) error {
+				if disksWithRole(w.Simulator, "new-root") == 0 {
+					return errors.New("there is none")
+				}
+				return nil
+			})
+			if err := w.Client.Delete(t.Context(), instance); err != nil {
+				t.Fatal(err)
+			}
+			w.WaitGone(t, instance)
+			w.WaitAtRest(t)
+			nothingLeft(t, w, left)
+			_, there := w.Simulator.Records("VDI")[old]
+			if stays := policy != v1alpha1.DeletionDelete; there != stays {
+				t.Errorf("the root disk is there: %v", there)
+			}
+			blocked, _ := w.Simulator.Records("VM")[vm]["blocked_operations"].(map[string]string)
+			for operation, why := range blocked {
+				if strings.Contains(why, "copied") {
+					t.Errorf("it is kept from %s: %s", operation, why)
+				}
+			}
+		})
+	}
+}
