@@ -141,29 +141,13 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 		handle.Cache.View(func(v xencache.View) { *facts = image.ObserveCopy(v, handle.Installation, img, sr.Ref) })
 	}
 	observe()
-	from := originOf(img)
-	if facts.Root == nil && img.Spec.Source.Snapshot != nil {
-		var outcome reconcile.Outcome
-		if from, outcome = r.ofSnapshot(ctx, scope, handle, img, sr, shown); from == nil {
-			return outcome
-		}
-	}
 	if facts.Root == nil {
-		if why := r.held(scope, handle); why != nil {
-			return *why
-		}
-		return r.transferCopy(ctx, handle, img, from, sr, shown, facts, status)
-	}
-	if status.Checksum == nil && facts.Root.OtherConfig[transfer.MarkSHA256] != "" {
-		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: facts.Root.OtherConfig[transfer.MarkSHA256]}
+		return r.bringDisk(ctx, scope, handle, img, sr, shown, facts, status)
 	}
 	if why := r.discardUnfinished(ctx, scope, handle, img, shown, facts); why != nil {
 		return *why
 	}
 	image.Demands(status, img.Spec, facts.Root)
-	if status.Format == "" {
-		status.Format = v1alpha1.DiskFormat(facts.Root.OtherConfig[transfer.MarkFileFormat])
-	}
 	for {
 		step, outcome := image.PlanCopy(img, *facts, handle.Installation)
 		if step == nil {
@@ -186,6 +170,21 @@ func (r *imageReconciler[T]) importCopy(ctx context.Context, scope *reconcile.Sc
 			return outcome.After(barrier)
 		}
 	}
+}
+
+// bringDisk brings the disk to the storage repository: of a snapshot that is on the pool, or from a file.
+func (r *imageReconciler[T]) bringDisk(ctx context.Context, scope *reconcile.Scope[T], handle *pool.Handle, img image.Image, sr pool.Named[xenapi.SRRef], shown *v1alpha1.ImageCopy, facts *image.CopyFacts, status *v1alpha1.XenImageStatus) reconcile.Outcome {
+	from := originOf(img)
+	if img.Spec.Source.Snapshot != nil {
+		var outcome reconcile.Outcome
+		if from, outcome = r.ofSnapshot(ctx, scope, handle, img, sr, shown); from == nil {
+			return outcome
+		}
+	}
+	if why := r.held(scope, handle); why != nil {
+		return *why
+	}
+	return r.transferCopy(ctx, handle, img, from, sr, shown, facts, status)
 }
 
 // discardUnfinished removes disks of attempts whose end was not heard of, once there is a complete one.

@@ -31,11 +31,9 @@ func (s *instanceScope) gatherSnapshot(ctx context.Context, in *instance.Inputs,
 	if err != nil {
 		return fmt.Errorf("read XenSnapshot %s: %w", ref.Name, err)
 	}
-	if problem := unusable(&object, s.pool, s.Object.CreationTimestamp); problem != nil {
-		in.ImageProblem = problem
-		return nil
+	if in.ImageProblem = unusable(&object, s.pool, s.Object.CreationTimestamp); in.ImageProblem == nil {
+		in.ImageTemplate, resolver.imageTemplate = object.Status.UUID, object.Status.UUID
 	}
-	in.ImageTemplate, resolver.imageTemplate = object.Status.UUID, object.Status.UUID
 	return nil
 }
 

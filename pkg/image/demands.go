@@ -40,7 +40,7 @@ func secureBoot(image Image, root *xenapi.VDI) string {
 	return said(root, transfer.MarkSecureBoot)
 }
 
-// Demands writes down what VMs of the image must have.
+// Demands writes down what is known of the image's file, and what VMs of it must have.
 func Demands(status *v1alpha1.XenImageStatus, spec *v1alpha1.XenImageSpec, root *xenapi.VDI) {
 	least := func(stated *resource.Quantity, key string) *resource.Quantity {
 		if stated != nil {
@@ -51,6 +51,12 @@ func Demands(status *v1alpha1.XenImageStatus, spec *v1alpha1.XenImageSpec, root 
 			return nil
 		}
 		return resource.NewQuantity(bytes, resource.BinarySI)
+	}
+	if sum := said(root, transfer.MarkSHA256); status.Checksum == nil && sum != "" {
+		status.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: sum}
+	}
+	if status.Format == "" {
+		status.Format = v1alpha1.DiskFormat(said(root, transfer.MarkFileFormat))
 	}
 	status.MinDisk, status.MinMemory = least(spec.MinDisk, transfer.MarkMinDisk), least(spec.MinMemory, transfer.MarkMinMemory)
 	status.Firmware = firmware(Image{Spec: spec}, root)

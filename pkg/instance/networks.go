@@ -26,7 +26,8 @@ func MAC(installation string, owner xencache.Key, nic string) string {
 
 // nics works out the interfaces that are asked for.
 func (w *wanter) nics(spec *v1alpha1.XenInstanceSpec) {
-	w.want.NICsListed = spec.Source.Existing == nil && !(w.complete() && asCaptured(spec)) || len(spec.Networks) > 0
+	leftAlone := spec.Source.Existing != nil || w.complete() && asCaptured(spec)
+	w.want.NICsListed = !leftAlone || len(spec.Networks) > 0
 	w.capturedNICs()
 	w.backupNICs()
 	key := keyOf(w.in.Object)

@@ -54,28 +54,39 @@ func (w *wanter) root(spec *v1alpha1.XenInstanceSpec) {
 		if named != "" {
 			w.repository(named, &root.SR)
 		}
-	case template != nil && template.Captured || spec.Source.Backup != nil && w.want.Source.Backup != nil && w.want.Source.Backup.root() == nil:
+	case w.lacksRoot():
 		w.want.Problems = append(w.want.Problems, Problem{
 			Reason: v1alpha1.ReasonDiskNotFound, Message: "what was captured has no root disk, so no VM is made of it; name another source",
 		})
 	default:
-		if backup := w.want.Source.Backup.root(); backup != nil {
-			root.Backup, root.Size = backup.Name, max(root.Size, backup.Size)
-		}
-		if template != nil {
-			w.provisioned(template, &root)
-		}
-		if named != "" || root.SR.IsNull() {
-			w.repository(named, &root.SR)
-		}
-		if root.Size == 0 && len(w.want.Problems) == 0 {
-			w.want.Problems = append(w.want.Problems, Problem{
-				Reason:  v1alpha1.ReasonInvalidSpec,
-				Message: "the root disk has no size: neither spec.rootDisk.size nor the flavor's rootDisk is set, and the source brings none",
-			})
-		}
+		w.newRoot(&root, named)
 	}
 	w.want.Disks = append(w.want.Disks, root)
+}
+
+// lacksRoot reports whether what was captured has no root disk: an empty one in its place would be worse than nothing.
+func (w *wanter) lacksRoot() bool {
+	template, backup := w.want.Source.Template, w.want.Source.Backup
+	return template != nil && template.Captured && !template.HasRoot() || backup != nil && backup.root() == nil
+}
+
+// newRoot works out a root disk that no clone brings along: of a backup, or an empty one.
+func (w *wanter) newRoot(root *WantDisk, named string) {
+	if backup := w.want.Source.Backup.root(); backup != nil {
+		root.Backup, root.Size = backup.Name, max(root.Size, backup.Size)
+	}
+	if template := w.want.Source.Template; template != nil {
+		w.provisioned(template, root)
+	}
+	if named != "" || root.SR.IsNull() {
+		w.repository(named, &root.SR)
+	}
+	if root.Size == 0 && len(w.want.Problems) == 0 {
+		w.want.Problems = append(w.want.Problems, Problem{
+			Reason:  v1alpha1.ReasonInvalidSpec,
+			Message: "the root disk has no size: neither spec.rootDisk.size nor the flavor's rootDisk is set, and the source brings none",
+		})
+	}
 }
 
 // adoptedRoot works out the root disk of a VM that existed before: it is ours to change if a size of it is asked for, and ours

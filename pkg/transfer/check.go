@@ -34,20 +34,27 @@ func (m *Manifest) check() error {
 	if len(m.Disks) == 0 || len(m.Disks) > maxDisks || len(m.NICs) > maxNICs {
 		return invalidManifest("it has %d disks and %d interfaces; 1 to %d and at most %d are possible", len(m.Disks), len(m.NICs), maxDisks, maxNICs)
 	}
+	for _, check := range []func() error{m.checkVM, m.checkParent, m.checkDisks, m.checkNICs} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return m.checkFile(m.File, true)
+}
+
+func (m *Manifest) checkVM() error {
 	vm := &m.VM
 	if vm.VCPUs < 1 || vm.MaxVCPUs < vm.VCPUs || vm.MaxVCPUs > maxVCPUs || vm.Memory < 16<<20 || vm.MaxMemory < vm.Memory || vm.MaxMemory > maxMemory {
 		return invalidManifest("no VM has %d to %d VCPUs and %d to %d bytes of memory", vm.VCPUs, vm.MaxVCPUs, vm.Memory, vm.MaxMemory)
 	}
-	if err := m.checkFile(m.File, m.File == nil); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (m *Manifest) checkParent() error {
 	if p := m.Parent; p != nil && (p.Manifest == "" || len(p.Manifest) > 1024 || strings.ContainsAny(p.Manifest, ":\\\x00") || !sha256Text.MatchString(p.SHA256)) {
 		return invalidManifest("what it lies upon is %q with digest %q; a relative path and 64 hexadecimal digits are wanted", p.Manifest, p.SHA256)
 	}
-	if err := m.checkDisks(); err != nil {
-		return err
-	}
-	return m.checkNICs()
+	return nil
 }
 
 func (m *Manifest) checkDisks() error {
