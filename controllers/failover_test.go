@@ -57,6 +57,7 @@ func standBy(t *testing.T, config *rest.Config, run testkit.RunManager) *testkit
 // TestFailover: the replica that leads dies in the middle of making a VM, without a word. The other does nothing before,
 // takes over when the lease is over, and finishes: one VM, and nothing left over.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	for name, dieAfter := range map[string]int{"at the clone": 3, "while the VM is built": 9, "at the start": 17} {
 		t.Run(name, func(t *testing.T) {
 			run := runReplica("testfailover")

@@ -10,6 +10,7 @@ import (
 // TestADeletedFlavorHurtsNoVM: sizes were copied to the VM, so it stays Ready, and is stopped and started, without the
 // flavor.
 func TestADeletedFlavorHurtsNoVM(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	flavor := testkit.Flavor("passing", 1, "512Mi")
 	flavor.Spec.RootDisk, flavor.Spec.EphemeralDisk, flavor.Spec.SwapDisk = quantity("14Gi"), quantity("2Gi"), quantity("1Gi")

@@ -55,6 +55,7 @@ func writtenByPlugIn(t *testing.T, instance *v1alpha1.XenInstance, field string)
 
 // TestKubectlXenRescue: the way into a rescue and back from the command line.
 func TestKubectlXenRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()
@@ -74,6 +75,7 @@ func TestKubectlXenRescue(t *testing.T) {
 
 // TestKubectlXenResize: another size from the command line, kept and taken back, and what is refused.
 func TestKubectlXenResize(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	create(t, w, testkit.Flavor("huge", 2, "900Gi"))
 	instance := web(w).With(func(i *v1alpha1.XenInstance) {
@@ -114,6 +116,7 @@ func TestKubectlXenResize(t *testing.T) {
 
 // TestKubectlXenWaitsForItsUser: what waits for the VM to be off is said, and not waited for.
 func TestKubectlXenWaitsForItsUser(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).With(manually).Object()
 	create(t, w, instance)
@@ -126,6 +129,7 @@ func TestKubectlXenWaitsForItsUser(t *testing.T) {
 
 // TestKubectlXenMigrate: another host from the command line.
 func TestKubectlXenMigrate(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, twoHosts)
 	instance := web(w).With(storedOn(localStorage)).Object()
 	create(t, w, instance)

@@ -47,6 +47,7 @@ func (r *replica) stop() {
 }
 
 func TestOneReplicaWorksAndAnotherTakesOverAtOnce(t *testing.T) {
+	t.Parallel()
 	l := &lab{Environment: testkit.Start(t), t: t, prefix: "testleader"}
 	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testkit.SystemNamespace}}
 	_ = l.Client.Create(t.Context(), system) // another test may have made it

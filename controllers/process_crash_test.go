@@ -12,6 +12,7 @@ import (
 
 // TestCrashProcess ends the real program with SIGKILL while it creates an instance.
 func TestCrashProcess(t *testing.T) {
+	t.Parallel()
 	directory := t.TempDir()
 	program := filepath.Join(directory, "kubexen")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "..")

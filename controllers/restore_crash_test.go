@@ -37,6 +37,7 @@ func written(t testing.TB, store *webStore) string {
 // TestRestoreCrash kills the manager while a VM is rebuilt from a backup, while one is made of a snapshot, and while an image
 // is.
 func TestRestoreCrash(t *testing.T) {
+	t.Parallel()
 	url := written(t, newWebStore(t))
 	rebuilt := func(w *testkit.World) testkit.Object { return fromBackup(w, "rebuilt", testkit.PoolName, url) }
 	again := func(w *testkit.World) testkit.Object { return fromSnapshot(w, "again", "point") }

@@ -21,6 +21,7 @@ import (
 // TestRestoreOfACluster: the cluster is lost, and its backup is brought into a fresh one: all objects, without status,
 // uids, finalizers and owner references. Every object finds its VM, and nothing is made, destroyed, started or stopped.
 func TestRestoreOfACluster(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	_, office := existingVM(t, w, "office")
 	_, watched := existingVM(t, w, "watched")

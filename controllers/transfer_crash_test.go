@@ -13,6 +13,7 @@ import (
 
 // TestTransferCrash kills the manager at every point of an upload and of an import.
 func TestTransferCrash(t *testing.T) {
+	t.Parallel()
 	store := newWebStore(t)
 	body := make([]byte, 4<<20)
 	store.put("/golden.raw", body)

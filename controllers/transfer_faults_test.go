@@ -29,6 +29,7 @@ type shaken struct {
 // TestFaultsOfStores disturbs an upload each, all at the same time: what went wrong is said, nothing stands under a final name
 // meanwhile, the next attempt ends well, and no multipart upload is left.
 func TestFaultsOfStores(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	s3, plainWeb := stores.NewS3(t), stores.NewWeb(t)
 	plainWeb.Digests = true
@@ -111,6 +112,7 @@ func TestFaultsOfStores(t *testing.T) {
 // TestAnUploadThatIsGivenUpLeavesNothing: the bucket refuses for good once parts are there. When the object is deleted nothing
 // is left, neither there nor on the pool.
 func TestAnUploadThatIsGivenUpLeavesNothing(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	s3 := stores.NewS3(t)
 	bucket := stores.NewFaulty(t, s3.URL)
@@ -144,6 +146,7 @@ func TestAnUploadThatIsGivenUpLeavesNothing(t *testing.T) {
 // TestFaultsOfPools disturbs the export of a snapshot each: the upload ends well with the next attempt, or says what to choose
 // instead, and no disk stays attached.
 func TestFaultsOfPools(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		faults func(disk string) []xensim.Fault
 		size   string // of a data disk
@@ -217,6 +220,7 @@ func diskName(t testing.TB, w *testkit.World, vm, device string) string {
 
 // TestAToolstackThatRestartsUnderAnUpload: the pool forgets the transfer's task and its session; the next attempt ends well.
 func TestAToolstackThatRestartsUnderAnUpload(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	held, released := make(chan struct{}, 1), make(chan struct{})

@@ -128,6 +128,7 @@ func withTree(t *testing.T, options xensim.Options) (w *testkit.World, raw []byt
 
 // TestSnapshotsInABucket: every format and compression, by TLS, of all disks; and what is in the bucket is what the VM had.
 func TestSnapshotsInABucket(t *testing.T) {
+	t.Parallel()
 	w, raw, tree := withTree(t, writesQCOW2)
 	s3 := stores.NewS3TLS(t)
 	credentials := secretWith(t, w, "bucket", s3.Secret())
@@ -208,6 +209,7 @@ func TestSnapshotsInABucket(t *testing.T) {
 // TestSnapshotsAsImagesOfACloud: a cloud that asks who we are gets an image of each disk, which its own client downloads; a
 // lost status comes back from the images; and deletion takes them along, or leaves them.
 func TestSnapshotsAsImagesOfACloud(t *testing.T) {
+	t.Parallel()
 	w, _, tree := withTree(t, writesQCOW2)
 	cloud := stores.NewOpenStack(t)
 	w.NeverShow(cloud.Password)
@@ -315,6 +317,7 @@ func glanceDownload(t testing.TB, cloud *stores.OpenStack, id string) []byte {
 
 // TestAPoolThatWritesNoQCOW2: it is said what to choose instead, nothing is left in the store, and deletion works.
 func TestAPoolThatWritesNoQCOW2(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	s := xenSnapshot(w, "modern", toStore(store, func(d *v1alpha1.SnapshotDestination) { d.Format = v1alpha1.DiskFormatQCOW2 }))

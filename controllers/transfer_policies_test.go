@@ -47,6 +47,7 @@ func shownBy(t testing.TB, w *testkit.World, name string) string {
 // TestTransfersWaitForEachOther: as many go through a host as the pool's limit allows; the next one says that it waits, and
 // kubectl get shows where each is.
 func TestTransfersWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	xenPool := testkit.Pool(testkit.PoolName).Object()
@@ -127,6 +128,7 @@ func shiftedManager(by *atomic.Int64) testkit.RunManager {
 
 // TestAnUploadThatMissesItsDeadline: it ends, says so, keeps the snapshot, and goes as any other.
 func TestAnUploadThatMissesItsDeadline(t *testing.T) {
+	t.Parallel()
 	var by atomic.Int64
 	w := testkit.NewWorld(t, testkit.Start(t), shiftedManager(&by), withAgents)
 	w.StartManager()
@@ -168,6 +170,7 @@ func askAgain(t testing.TB, w *testkit.World, s *v1alpha1.XenSnapshot, token str
 
 // TestAnUploadThatFailedIsTriedAgainWhenAsked: the limit of attempts ends it, a new request begins anew with the same snapshot.
 func TestAnUploadThatFailedIsTriedAgainWhenAsked(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {

@@ -18,6 +18,7 @@ import (
 // TestADiskGoesRoundTheWorld: a file system with files is imported, an instance runs from it, a snapshot of it while it runs
 // is uploaded, and another pool boots from that.
 func TestADiskGoesRoundTheWorld(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store, before := newWebStore(t), snapshotDisks(w)
 	raw, tree := ext4(t, 24)
@@ -78,6 +79,7 @@ func TestADiskGoesRoundTheWorld(t *testing.T) {
 }
 
 func TestAnImageWithAWrongChecksumIsNeverUsed(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	body := make([]byte, 4<<20)
@@ -100,6 +102,7 @@ func TestAnImageWithAWrongChecksumIsNeverUsed(t *testing.T) {
 }
 
 func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -124,6 +127,7 @@ func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
 }
 
 func TestAnUploadThatFailsForGoodKeepsTheSnapshotAndGoes(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -149,6 +153,7 @@ func TestAnUploadThatFailsForGoodKeepsTheSnapshotAndGoes(t *testing.T) {
 }
 
 func TestAnUploadIsCancelledByDeletion(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	held, released, before := make(chan struct{}), make(chan struct{}), snapshotDisks(w)
@@ -174,6 +179,7 @@ func TestAnUploadIsCancelledByDeletion(t *testing.T) {
 }
 
 func TestAnUploadIsRememberedByItsDestination(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	s := xenSnapshot(w, "kept", toStore(store, nil))

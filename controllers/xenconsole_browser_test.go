@@ -210,6 +210,7 @@ const (
 // TestConsolePage opens the URL that kubectl prints in Chromium: the screen is there, keys arrive, a reboot is survived, and the end is
 // told.
 func TestConsolePage(t *testing.T) {
+	t.Parallel()
 	c, instance := newConsoleWorld(t)
 	b := newBrowser(t, 1100, 800)
 	url := c.console("screen", "  ttlSeconds: 600")
@@ -273,6 +274,7 @@ func TestConsolePage(t *testing.T) {
 
 // TestConsolePageOnAPhone: the page is usable in a small window, and a console for looking takes no input.
 func TestConsolePageOnAPhone(t *testing.T) {
+	t.Parallel()
 	c, instance := newConsoleWorld(t)
 	b := newBrowser(t, 800, 800)
 	b.do("be a phone", chromedp.EmulateViewport(390, 780, chromedp.EmulateMobile, chromedp.EmulateTouch))
@@ -302,6 +304,7 @@ func TestConsolePageOnAPhone(t *testing.T) {
 
 // TestTextConsolePage: the serial line in a browser, and in a terminal by the plug-in.
 func TestTextConsolePage(t *testing.T) {
+	t.Parallel()
 	c, _ := newConsoleWorld(t)
 	b := newBrowser(t, 1000, 600)
 	b.do("open the URL", chromedp.Navigate(c.console("line", "  type: Text")))

@@ -99,6 +99,7 @@ func (c *consoleWorld) waitConsole(name, kind string, status metav1.ConditionSta
 
 // TestConsoleLife follows one guest's consoles from the URL to the end, through the front door.
 func TestConsoleLife(t *testing.T) {
+	t.Parallel()
 	c, instance := newConsoleWorld(t)
 	c.WaitAtRest(t)
 	before := c.Simulator.Calls()
@@ -191,6 +192,7 @@ func (c *consoleWorld) patch(name, change string) {
 
 // TestConsoleTokens shows the places where a token can be, and that it is nowhere else.
 func TestConsoleTokens(t *testing.T) {
+	t.Parallel()
 	c, _ := newConsoleWorld(t)
 	t.Run("in a Secret", func(t *testing.T) {
 		c.console("secret", "  client: XVP\n  access: SecretToken")
@@ -272,6 +274,7 @@ func openssl(t *testing.T, dir string, args ...string) string {
 
 // TestConsoleSurvivesItsServants: gateway and manager die and come back; URLs stay valid until they expire.
 func TestConsoleSurvivesItsServants(t *testing.T) {
+	t.Parallel()
 	c, _ := newConsoleWorld(t)
 	url := c.console("screen", "  client: XVP")
 	v := c.view(url)
@@ -296,6 +299,7 @@ func TestConsoleSurvivesItsServants(t *testing.T) {
 
 // TestRestoredConsolesOpenNothing: objects that come back from a backup without their status issue no URL, unless they ask anew.
 func TestRestoredConsolesOpenNothing(t *testing.T) {
+	t.Parallel()
 	c, _ := newConsoleWorld(t)
 	c.console("once", "  client: XVP")
 	once := c.get("once")
@@ -321,6 +325,7 @@ func TestRestoredConsolesOpenNothing(t *testing.T) {
 
 // TestViewersOfOtherMakers: a VNC client that nobody here wrote, by way of kubectl xen vnc.
 func TestViewersOfOtherMakers(t *testing.T) {
+	t.Parallel()
 	c, _ := newConsoleWorld(t)
 	picture := c.capture(c.vnc())
 	if ink(picture) < 1000 {
@@ -330,6 +335,7 @@ func TestViewersOfOtherMakers(t *testing.T) {
 
 // TestServersOfOtherMakers: the screen of a real QEMU behind the pool's console, seen by a real client.
 func TestServersOfOtherMakers(t *testing.T) {
+	t.Parallel()
 	// A socket's path has to be short.
 	dir, err := os.MkdirTemp("", "vnc")
 	if err != nil {

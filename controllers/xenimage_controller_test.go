@@ -40,6 +40,7 @@ func (l *lab) connected(change func(*v1alpha1.XenPool)) (*testkit.Simulator, *v1
 }
 
 func TestAFlavorIsReady(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	flavor := testkit.Flavor(l.prefix, 2, "1Gi")
 	l.create(flavor)
@@ -50,6 +51,7 @@ func TestAFlavorIsReady(t *testing.T) {
 }
 
 func TestATemplateIsAnImageAndIsNotTouched(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, p := l.connected(nil)
 	template := simulator.FindByName(t, "VM", "Debian Bookworm 12")
@@ -71,6 +73,7 @@ func TestATemplateIsAnImageAndIsNotTouched(t *testing.T) {
 }
 
 func TestATemplateThatIsNotThereStallsUntilItIs(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, p := l.connected(nil)
 	image := &v1alpha1.XenClusterImage{
@@ -84,6 +87,7 @@ func TestATemplateThatIsNotThereStallsUntilItIs(t *testing.T) {
 }
 
 func TestADiskBecomesAnImageAndOutlivesIt(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, p := l.connected(nil)
 	sr := simulator.FindByName(t, "SR", "NFS virtual disk storage")
@@ -132,6 +136,7 @@ func markedTemplates(simulator *testkit.Simulator, name string) map[string]map[s
 }
 
 func TestANamespaceMakesImagesOfWhatIsGranted(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, p := l.connected(func(p *v1alpha1.XenPool) {
 		p.Spec.Grants = []v1alpha1.PoolGrant{{
@@ -159,6 +164,7 @@ func TestANamespaceMakesImagesOfWhatIsGranted(t *testing.T) {
 }
 
 func TestAnImageOfAnUnknownPoolSaysSoAndGoes(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	nowhere := &v1alpha1.XenPool{ObjectMeta: metav1.ObjectMeta{Name: "nowhere"}}
 	image := &v1alpha1.XenClusterImage{
@@ -174,6 +180,7 @@ func TestAnImageOfAnUnknownPoolSaysSoAndGoes(t *testing.T) {
 }
 
 func TestWhatIsInTheTrashGoesWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, p := l.connected(nil)
 	owner := xencache.Key{Kind: "XenInstance", Namespace: "team-a", Name: "gone"}

@@ -129,6 +129,7 @@ func bootEach(t *testing.T, w *testkit.World, pool *testkit.Simulator, poolName,
 // TestImagesOfEveryFormat: what qemu and Nova write is imported, an instance boots from each, and its files are those that
 // were written.
 func TestImagesOfEveryFormat(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	raw, tree := ext4(t, 16)

@@ -47,6 +47,7 @@ func madeFor(simulator *testkit.Simulator, owner xencache.Key) []string {
 // TestAnImageOfASnapshot: it is cloned on its own storage, copied to another, and imported from its upload to another pool;
 // instances boot from each, and when snapshot and image go nothing is left.
 func TestAnImageOfASnapshot(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "2Gi") })
 	original := &v1alpha1.XenInstance{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: "web"}}
 	w.WaitReady(t, original)
@@ -92,6 +93,7 @@ func TestAnImageOfASnapshot(t *testing.T) {
 
 // TestAnImageWaitsForItsSnapshot: and says what it waits for.
 func TestAnImageWaitsForItsSnapshot(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	image := imageOf(w, "early", "point", v1alpha1.ImagePool{Name: testkit.PoolName})
 	create(t, w, image)

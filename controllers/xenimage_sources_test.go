@@ -32,6 +32,7 @@ func xenImage(w *testkit.World, name string, source v1alpha1.ImageSource) *v1alp
 // TestImagesOfEveryStore: S3 with credentials, a web server that redirects and breaks off, and an image service whose
 // properties say what the VM needs; each is imported for a namespace, and an instance has its bytes.
 func TestImagesOfEveryStore(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	raw, tree := ext4(t, 16)
 	s3, web, cloud := stores.NewS3(t), newWebStore(t), stores.NewGlance(t)
@@ -118,6 +119,7 @@ func cloudImage(t testing.TB, cloud *stores.OpenStack, body []byte, properties m
 
 // TestFilesThatAreNoImages: what is not what was said, or cannot be booted, is refused with its reason, and nothing is left.
 func TestFilesThatAreNoImages(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	raw := make([]byte, 4<<20)
@@ -153,6 +155,7 @@ func TestFilesThatAreNoImages(t *testing.T) {
 // TestAStoreThatAnswersOtherBytes: a file that is read in parts is the file of the checksum, whatever its store answers to a
 // range; and a long name of a file that is not there leaves room for the rest of the status.
 func TestAStoreThatAnswersOtherBytes(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	good := converted(t, make([]byte, 4<<20), "-O", "qcow2")
@@ -189,6 +192,7 @@ func TestAStoreThatAnswersOtherBytes(t *testing.T) {
 
 // TestAPoolIsDeletedAfterWhatItsImagesHave: the hidden templates and disks go first, and the other pool keeps its own.
 func TestAPoolIsDeletedAfterWhatItsImagesHave(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	body := make([]byte, 4<<20)

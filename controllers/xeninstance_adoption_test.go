@@ -34,6 +34,7 @@ func existingVM(t testing.TB, w *testkit.World, name string) (ref, uuid string) 
 
 // TestObserve: a VM that is only observed is shown and not touched, and status says what Manage would do.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	_, uuid := existingVM(t, w, "office")
 	w.WaitAtRest(t)
@@ -66,6 +67,7 @@ func TestObserve(t *testing.T) {
 
 // TestObserveMany: three hundred VMs are shown, and the pool does not notice.
 func TestObserveMany(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	const many = 300
 	for n := range many {
@@ -112,6 +114,7 @@ func wantPending(t *testing.T, instance *v1alpha1.XenInstance, fields ...string)
 // TestAdopt: a VM that differs is marked and held until its user says so; then it is as asked. Deleting the object leaves
 // it as it is, without a mark.
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	ref, uuid := existingVM(t, w, "office")
 	instance := testkit.Instance(w.Namespace, "office", testkit.PoolName).Adopting(uuid).OfFlavor("small").Powered(v1alpha1.PowerStateRunning).Object()
@@ -157,6 +160,7 @@ func TestAdopt(t *testing.T) {
 
 // TestTrash: a deleted VM is kept, cannot start, and comes back with its uuid; another object of the name gets its own VM.
 func TestTrash(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).Object()
 	create(t, w, instance)
@@ -241,6 +245,7 @@ func manifestFile(t *testing.T, instance *v1alpha1.XenInstance) string {
 
 // TestVanished: a VM or root disk that is gone is said to be, and no blank one takes its place.
 func TestVanished(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
 	create(t, w, instance)
@@ -293,6 +298,7 @@ func byUUID(t testing.TB, w *testkit.World, class, uuid string) string {
 // TestRestore: objects brought into a fresh control plane, without status, uids, finalizers and owners, find their VMs:
 // nothing is made, destroyed or restarted.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	for name, annotated := range map[string]bool{"with the annotation": true, "with the marks alone": false} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := newWorld(t, withAgents)
@@ -340,6 +346,7 @@ func forget(t testing.TB, w *testkit.World, instance *v1alpha1.XenInstance) {
 
 // TestForceDelete: an object whose pool is gone for good can be let go, with a reason.
 func TestForceDelete(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).Object()
 	create(t, w, instance)

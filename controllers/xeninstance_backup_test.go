@@ -28,6 +28,7 @@ func fromBackup(w *testkit.World, name, pool, url string) *v1alpha1.XenInstance 
 // TestAVMIsRebuiltOnAnotherPool: a file system with files and a data disk, captured while the VM runs and uploaded to S3,
 // become a VM on another pool that runs and has every file, its size and its addresses.
 func TestAVMIsRebuiltOnAnotherPool(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	web, s3 := newWebStore(t), stores.NewS3(t)
 	raw, tree := ext4(t, 16)
@@ -91,6 +92,7 @@ func uploaded(t *testing.T) (*testkit.World, *webStore, string) {
 
 // TestABackupThatIsNotWhole: what is missing or changed is said, and no VM is made of it, nor is anything left.
 func TestABackupThatIsNotWhole(t *testing.T) {
+	t.Parallel()
 	w, store, place := uploaded(t)
 	manifest, _ := store.file(place + "manifest.json")
 	root, _ := store.file(place + "root.vhd")

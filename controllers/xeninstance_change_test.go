@@ -17,6 +17,7 @@ import (
 
 // TestPower leads a VM through all power states, and back from where somebody else has put it.
 func TestPower(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).With(func(i *v1alpha1.XenInstance) {
 		grace := int32(0)
@@ -83,6 +84,7 @@ func bootedAt(w *testkit.World, vm string) string {
 
 // TestStubbornGuest: a guest that does not shut down is turned off when its time is over, unless that is not allowed.
 func TestStubbornGuest(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	tests := map[string]struct {
 		mode   v1alpha1.PowerOffMode
@@ -122,6 +124,7 @@ func TestStubbornGuest(t *testing.T) {
 
 // TestDevices: disks and interfaces come, grow and go as the spec says, while the guest runs where it can.
 func TestDevices(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).Disk("data", "2Gi").Object()
 	create(t, w, instance)
@@ -190,6 +193,7 @@ func TestDevices(t *testing.T) {
 
 // TestPaused: with the annotation nothing is done; without it what was asked meanwhile is.
 func TestPaused(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := web(w).Object()
 	create(t, w, instance)
@@ -217,6 +221,7 @@ func TestPaused(t *testing.T) {
 
 // TestFaults: whatever goes wrong on the way, the VM is made, once, and nothing is left over.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		faults []xensim.Fault
 	}{

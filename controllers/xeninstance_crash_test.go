@@ -17,6 +17,7 @@ import (
 
 // TestCrash kills the manager at every point of every workflow and looks at what another makes of it.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	setUp := func(change func(*testkit.InstanceBuilder)) func(testing.TB, *testkit.World) {
 		return func(t testing.TB, w *testkit.World) {
 			addFlavors(t, w)

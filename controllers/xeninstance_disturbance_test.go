@@ -41,6 +41,7 @@ func wantOneVM(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance, d
 // TestAnotherCoordinator: another member becomes the coordinator while a VM is made. The old one answers HOST_IS_SLAVE,
 // sessions and tasks are lost; the VM is made, once.
 func TestAnotherCoordinator(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	for _, call := range []string{"Async.VM.clone", "VM.set_name_label", "Async.VM.start"} {
 		t.Run("after "+call, func(t *testing.T) {
@@ -83,6 +84,7 @@ func otherMember(t *testing.T, w *testkit.World) string {
 // TestAPIServerRestarts: the API server goes away while a VM is made, and a guest shuts itself down meanwhile. When it is
 // back the VM is there, once, runs, and its status says so.
 func TestAPIServerRestarts(t *testing.T) {
+	t.Parallel()
 	w := testkit.NewWorld(t, testkit.StartOwn(t), runManager, withAgents)
 	fence := w.StartManager()
 	addFlavors(t, w)

@@ -15,6 +15,7 @@ import (
 
 // TestConsoleThroughAMove: a text console goes on after its guest has moved to another host, where its console is another one.
 func TestConsoleThroughAMove(t *testing.T) {
+	t.Parallel()
 	c, instance := newConsoleWorldOn(t, twoHosts)
 	waitAgent(t, c.World, instance)
 	target := otherHost(instance.Status.HostName)

@@ -49,6 +49,7 @@ func guestReports(i *v1alpha1.XenInstance) error {
 
 // TestCrashInMove kills the manager at every point of the way to another host.
 func TestCrashInMove(t *testing.T) {
+	t.Parallel()
 	for _, workflow := range moveWorkflows() {
 		workflow.Simulator = func(testing.TB) xensim.Options { return twoHosts }
 		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
@@ -58,6 +59,7 @@ func TestCrashInMove(t *testing.T) {
 // TestFaultsInMove: whatever call of the way to another host fails once, and however, the VM gets there, running, with all its
 // disks and all their marks.
 func TestFaultsInMove(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, twoHosts)
 	instance := web(w).Disk("data", "1Gi").With(storedOn(localStorage)).With(toHost("xs1")).Object()
 	create(t, w, instance)

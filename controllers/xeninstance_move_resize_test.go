@@ -26,6 +26,7 @@ func cramp(t *testing.T, w *testkit.World, name string) {
 // TestFlavorFitsElsewhere: a flavor that the VM's host has no room for brings it to another, with its disks if that does not see
 // them; these go before the guest is stopped.
 func TestFlavorFitsElsewhere(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, twoHosts)
 	create(t, w, testkit.Flavor("wide", 2, "16Gi"))
 	cramp(t, w, "xs1")
@@ -61,6 +62,7 @@ func TestFlavorFitsElsewhere(t *testing.T) {
 // TestFailedMoveBeforeAResize: while the disks cannot go where a flavor fits, the guest runs on as it was; without the wish for
 // the flavor nothing of the attempt is left.
 func TestFailedMoveBeforeAResize(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, twoHosts)
 	create(t, w, testkit.Flavor("wide", 2, "16Gi"))
 	cramp(t, w, "xs1")
@@ -93,6 +95,7 @@ func TestFailedMoveBeforeAResize(t *testing.T) {
 
 // TestFlavorFitsNowhere: a flavor that no host has room for now touches nothing, and the user reads of each host what it lacks.
 func TestFlavorFitsNowhere(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, twoHosts)
 	create(t, w, testkit.Flavor("wide", 2, "16Gi"))
 	cramp(t, w, "xs1")

@@ -119,6 +119,7 @@ func repositories(w *testkit.World, uuid string) []string {
 
 // TestMove: the VM goes to the host that is asked for, running as it runs, with what it has.
 func TestMove(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		storage string
 		power   v1alpha1.PowerState
@@ -220,6 +221,7 @@ func administrator(t testing.TB, w *testkit.World) *xenapi.Client {
 // TestPreferenceCountsOnce: a VM that somebody moves away from the host which it should rather be on stays there, one that is
 // pinned comes back.
 func TestPreferenceCountsOnce(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, twoHosts)
 	for name, test := range map[string]struct {
 		place func(string) func(*v1alpha1.XenInstance)
@@ -249,6 +251,7 @@ func TestPreferenceCountsOnce(t *testing.T) {
 
 // TestMoveRefused: where the VM cannot go it stays as it is, and the user reads why, of each host what it lacks.
 func TestMoveRefused(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, twoHosts)
 	host := w.Simulator.FindByName(t, "host", "xs2")
 	update := func(t *testing.T, class, ref string, fields map[string]any) {
@@ -344,6 +347,7 @@ func setPlatform(t *testing.T, w *testkit.World, vm, key, value string) {
 // TestFailedMove: a migration that fails in its middle leaves the VM running where it was, and nothing lying about; it is said,
 // and over when the user takes the wish back.
 func TestFailedMove(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, twoHosts)
 	for name, test := range map[string]struct{ storage, call string }{
 		"shared storage": {sharedStorage, "VM.pool_migrate"},
@@ -395,6 +399,7 @@ func TestFailedMove(t *testing.T) {
 
 // TestInterruptedMove: what a restart of the toolstack leaves of a storage migration goes before the next attempt.
 func TestInterruptedMove(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, twoHosts)
 	instance := web(w).Disk("data", "1Gi").With(storedOn(localStorage)).With(toHost("xs1")).Object()
 	create(t, w, instance)

@@ -17,6 +17,7 @@ import (
 // TestRefusals: whatever a user gets wrong is said in a condition, with what was wanted, what is and what to do, and
 // nothing is made for it.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	create(t, w, testkit.Flavor("giant", 4, "30Ti"))
 	create(t, w, testkit.Flavor("many", 500, "1Gi"))
@@ -161,6 +162,7 @@ func refusal(instance *v1alpha1.XenInstance, stalled bool, reason string, says [
 
 // TestNamespaceNotAllowed: without a grant nothing is made, and nothing of the pool is told.
 func TestNamespaceNotAllowed(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	tests := map[string]struct {
 		grants []v1alpha1.PoolGrant
@@ -205,6 +207,7 @@ func TestNamespaceNotAllowed(t *testing.T) {
 
 // TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.
 func TestNoOthersVM(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	_, uuid := existingVM(t, w, "office")
 	pool := testkit.Pool(testkit.PoolName).Object()

@@ -106,6 +106,7 @@ func changed(t testing.TB, w *testkit.World, change func(*v1alpha1.XenInstance))
 
 // TestCrashInRescue kills the manager at every point of the way into a rescue and out of it.
 func TestCrashInRescue(t *testing.T) {
+	t.Parallel()
 	for _, workflow := range rescueWorkflows() {
 		workflow.Simulator, workflow.Step = func(testing.TB) xensim.Options { return withAgents }, rescueStep
 		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
@@ -115,6 +116,7 @@ func TestCrashInRescue(t *testing.T) {
 // TestLostStatusInRescue kills the manager likewise, and has the next one begin without a status, as after the restore of a
 // backup: what the pool remembers is enough.
 func TestLostStatusInRescue(t *testing.T) {
+	t.Parallel()
 	for _, workflow := range rescueWorkflows()[:3] {
 		var lived sync.Map // by the log of their world
 		workflow.Simulator, workflow.Step = func(testing.TB) xensim.Options { return withAgents }, 2*rescueStep

@@ -115,6 +115,7 @@ func (m *meddler) active() {
 // TestMeddlingInRescue: whatever somebody does on the pool to an instance in rescue, it is put right or said, nothing gets
 // worse, and Off leads back to how everything was.
 func TestMeddlingInRescue(t *testing.T) {
+	t.Parallel()
 	for name, meddle := range map[string]func(*meddler){
 		"the rescue VM is turned off": func(m *meddler) {
 			rescue := m.rescue()
@@ -208,6 +209,7 @@ func TestMeddlingInRescue(t *testing.T) {
 // TestDriftIsLeftInRescue: a VM that somebody has started while its instance is in rescue goes on, if that is the policy; it
 // is said, and Off makes an end of the rescue without a restart.
 func TestDriftIsLeftInRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).With(func(i *v1alpha1.XenInstance) { i.Spec.PowerDriftPolicy = v1alpha1.PowerDriftIgnore }).Object()
@@ -235,6 +237,7 @@ func TestDriftIsLeftInRescue(t *testing.T) {
 // TestVanishedInRescue: somebody destroys the VM itself while its instance is in rescue. That is said, the rescue VM goes on
 // with the disks; Off removes it and leaves them, and nothing is made in place of the VM.
 func TestVanishedInRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()

@@ -58,6 +58,7 @@ func methodsOf(fence *testkit.Fence) []string {
 // TestFaultsInRescue: whatever call of the way into a rescue or out of it fails once, and however, it goes on; and the VM is
 // in the end as it was in the beginning.
 func TestFaultsInRescue(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Disk("data", "1Gi").Object()
@@ -133,6 +134,7 @@ func failLater(call, code string) xensim.Fault {
 // TestFaultsInReturn: whatever call fails when a rescue times out, or when the instance is deleted in it, the return goes on
 // to its end.
 func TestFaultsInReturn(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *testkit.World, *v1alpha1.XenInstance) (gone bool){
 		"time-out": func(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) bool {
 			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Rescue.TimeoutSeconds = ptr.To[int32](1) })
@@ -196,6 +198,7 @@ func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1
 
 // TestOffLeadsOutOfAFailedRescue: a rescue VM that cannot start leaves nothing that Off does not undo.
 func TestOffLeadsOutOfAFailedRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()

@@ -46,6 +46,7 @@ func rescueDriveOf(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstanc
 // TestRescueCredentials: a password is on the config drive as its hash and nowhere else, whether it was made or given; given
 // keys are there too. A generated one is in a Secret as long as the rescue lasts, a given Secret stays as it is.
 func TestRescueCredentials(t *testing.T) {
+	t.Parallel()
 	const given, key = "correct-horse-battery", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIexample root@example"
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
@@ -104,6 +105,7 @@ func TestRescueCredentials(t *testing.T) {
 // TestConsolesAcrossARescue: a URL dies on the way in and on the way back, and what was seen through it is cut. A console that
 // is to be renewed has a new one each time, which means the guest that runs then.
 func TestConsolesAcrossARescue(t *testing.T) {
+	t.Parallel()
 	c, instance := newConsoleWorldOn(t, withAgents)
 	addRescueImage(t, c.World)
 	once := c.console("once", "  client: XVP")
@@ -145,6 +147,7 @@ func TestConsolesAcrossARescue(t *testing.T) {
 // TestSnapshotsInRescue: a snapshot takes the disks of the instance itself while it is in rescue, and none of the rescue VM's.
 // One with memory waits for the return.
 func TestSnapshotsInRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Disk("data", "1Gi").With(withBootstrap).Object()
@@ -187,6 +190,7 @@ func TestSnapshotsInRescue(t *testing.T) {
 // TestChangesWaitForTheReturn: what is changed in the spec of an instance in rescue is held and said so, a restart means the
 // rescue VM, and on the return the VM boots once, with everything that was asked for meanwhile.
 func TestChangesWaitForTheReturn(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).With(func(i *v1alpha1.XenInstance) { i.Spec.RestartToken = "first" }).Object()

@@ -131,6 +131,7 @@ func refusedRescues() map[string]refusedRescue {
 
 // TestRefusedRescue: what cannot be is said, and the VM is untouched.
 func TestRefusedRescue(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()
@@ -194,6 +195,7 @@ func waitRefused(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance,
 
 // TestARefusedRescueBeginsLater: when there is room again, what was asked for is done without being asked anew.
 func TestARefusedRescueBeginsLater(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
@@ -224,6 +226,7 @@ func TestARefusedRescueBeginsLater(t *testing.T) {
 
 // TestASuspendedVMIsNotRescued: what it has in memory would not fit its disks any more.
 func TestASuspendedVMIsNotRescued(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()
@@ -247,6 +250,7 @@ func TestASuspendedVMIsNotRescued(t *testing.T) {
 // TestTheOwnImageIsNoRescueImage: its file systems would be mistaken for those to be repaired. It is refused when it is named,
 // and when the pool names it.
 func TestTheOwnImageIsNoRescueImage(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := testkit.Instance(w.Namespace, "web", testkit.PoolName).FromClusterImage(rescueImage).OfFlavor("small").Object()
@@ -269,6 +273,7 @@ func TestTheOwnImageIsNoRescueImage(t *testing.T) {
 
 // TestTheOwnTemplateIsNoRescueImage: an image that is the template which the instance was made of is its own image as well.
 func TestTheOwnTemplateIsNoRescueImage(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := web(w).Object()
 	create(t, w, instance)
@@ -295,6 +300,7 @@ func TestTheOwnTemplateIsNoRescueImage(t *testing.T) {
 
 // TestARescueVMIsNobodysInstance: no other object can have the rescue VM, least of all to rescue it.
 func TestARescueVMIsNobodysInstance(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()
@@ -327,6 +333,7 @@ func TestARescueVMIsNobodysInstance(t *testing.T) {
 
 // TestNoRescueBeforeAResizeIsConfirmed: the resize is to be ended first, one way or the other.
 func TestNoRescueBeforeAResizeIsConfirmed(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := small(t, w, manually)

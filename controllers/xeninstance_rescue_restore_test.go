@@ -61,6 +61,7 @@ func (turned *turn) restored(t *testing.T, backup *v1alpha1.XenInstance, withSec
 // TestRestoreInRescue: the cluster is lost while an instance is in rescue, or on its way there. A backup from before brings
 // it back from the rescue, one from within it leaves it there, and either way everything is as it was in the end.
 func TestRestoreInRescue(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		after  int // actions on the way into the rescue, 0 is all
 		within bool

@@ -61,6 +61,7 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 
 // TestReturnIsExact: whatever the VM is like, after a rescue it is so again.
 func TestReturnIsExact(t *testing.T) {
+	t.Parallel()
 	const running, halted = v1alpha1.PowerStateRunning, v1alpha1.PowerStateHalted
 	for name, test := range map[string]struct {
 		firmware string
@@ -161,6 +162,7 @@ func e2fs(t *testing.T, name string, args ...string) string {
 // TestABrokenDiskIsRepaired breaks a file on an ext4 root disk; the guest of the rescue VM writes the fix to the disk that it
 // has at 1, and the VM has it afterwards.
 func TestABrokenDiskIsRepaired(t *testing.T) {
+	t.Parallel()
 	const broken, fixed = "UUID=wrong / ext4 defaults 0 1\n", "UUID=right / ext4 defaults 0 1\n"
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
@@ -239,6 +241,7 @@ func readAll(t *testing.T, disk xensim.GuestDisk) []byte {
 // TestRescueImageOnOtherStorage: an image on storage of one host is copied to where the disks to be repaired are; the copy
 // goes with the rescue VM.
 func TestRescueImageOnOtherStorage(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, twoHosts)
 	addRescueImage(t, w)
 	instance := web(w).With(storedOn(sharedStorage)).Object()

@@ -126,7 +126,7 @@ func census(w *testkit.World) map[string]int {
 }
 
 // TestRescue: another VM runs with the disks and the addresses of the instance, and afterwards everything is as it was.
-func TestRescue(t *testing.T) {
+func TestRescue(t *testing.T) { // not in parallel: it reads what the process has counted
 	w, fence := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := web(w).Object()

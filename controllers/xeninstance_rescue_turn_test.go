@@ -96,6 +96,7 @@ func (turned *turn) returned(t *testing.T, objects map[string]int) {
 // TestRescueIsGivenUpAnywhere: wherever the way into a rescue has got to, Off leads back to how everything was; and wherever
 // the way back has got to, On leads into the rescue again.
 func TestRescueIsGivenUpAnywhere(t *testing.T) {
+	t.Parallel()
 	turned, fence := newTurn(t, func(*testkit.InstanceBuilder) {})
 	w, instance, objects := turned.w, turned.instance, census(turned.w)
 	disksThere := guardDisks(w)
@@ -133,6 +134,7 @@ func TestRescueIsGivenUpAnywhere(t *testing.T) {
 
 // TestDeletedAnywhereInRescue: wherever the way into a rescue has got to, the instance can be deleted, as its policy says.
 func TestDeletedAnywhereInRescue(t *testing.T) {
+	t.Parallel()
 	destroyed := func(b *testkit.InstanceBuilder) {
 		b.DeletedBy(v1alpha1.DeletionDelete).With(func(i *v1alpha1.XenInstance) {
 			i.Spec.Disks[0].OnInstanceDelete = v1alpha1.DiskDelete

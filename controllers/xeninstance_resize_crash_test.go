@@ -156,6 +156,7 @@ func ofInstance(holds func(*v1alpha1.XenInstance) error) func(context.Context, *
 // end, its disk holds what it should, and nothing is left over. In quick mode it is the longest ways alone, which have the
 // steps of the others.
 func TestCrashInResize(t *testing.T) {
+	t.Parallel()
 	quick := []string{"up to be confirmed", "revert with the disk"}
 	for _, workflow := range resizeWorkflows() {
 		if os.Getenv(testkit.EveryActionVariable) == "" && !slices.Contains(quick, workflow.Name) {

@@ -20,6 +20,7 @@ const resizeFaultsTogether = 7
 // TestFaultsInResize: whatever call of a resize fails once, and however, it goes on: there with a restore point, and back with
 // the disk; the disk holds in the end what it held in the beginning, and nothing is left over.
 func TestFaultsInResize(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := small(t, w, manually)
 	objects := census(w)
@@ -67,6 +68,7 @@ func TestFaultsInResize(t *testing.T) {
 
 // TestResizeFigures: everything that a flavor says comes and goes with it, but for scratch disks, which stay.
 func TestResizeFigures(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	rich := testkit.Flavor("rich", 4, "2Gi")
 	rich.Spec.CoresPerSocket, rich.Spec.CPUWeight, rich.Spec.CPUCap = ptr.To[int32](2), ptr.To[int32](512), ptr.To[int32](150)

@@ -143,6 +143,7 @@ func small(t testing.TB, w *testkit.World, change ...func(*v1alpha1.XenInstance)
 
 // TestResize: up and down again, in one power-off each; the same VM with the same disk and addresses.
 func TestResize(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := small(t, w, restarting)
 	uuid, disk, mac := instance.Status.UUID, instance.Status.RootDisk.VDIUUID, instance.Status.Networks[0].MAC
@@ -174,6 +175,7 @@ func TestResize(t *testing.T) {
 // TestResizeConfirmed: what is to be confirmed waits, Ready, with a restore point; a stale confirmation does nothing, also
 // between the same two flavors; the right one ends it.
 func TestResizeConfirmed(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := small(t, w, manually)
 	objects := census(w)
@@ -244,6 +246,7 @@ func copied(w *testkit.World, ref string) string {
 // TestResizeReverted: the old flavor again, and everything is as before; the disk keeps what was written since, unless the
 // user says otherwise.
 func TestResizeReverted(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		disk    string
 		discard bool

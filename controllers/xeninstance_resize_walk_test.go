@@ -21,6 +21,7 @@ const walkEdits = 10
 // calls that fail and managers that die in between: the last spec counts in the end, with one VM, one root disk and no restore
 // point. The pure planner is walked through far more (TestResizesEnd of package instance).
 func TestResizesConverge(t *testing.T) {
+	t.Parallel()
 	for _, seed := range []uint64{1, 2} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))

@@ -38,6 +38,7 @@ func withReason(reason string) func(*v1alpha1.XenInstance) error {
 // TestResizeOnNextBoot: a running guest is left alone, and what waits is said; it is done when the guest is off next, by a
 // restart that is asked for or by itself; a VM that is off stays off.
 func TestResizeOnNextBoot(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := small(t, w, func(i *v1alpha1.XenInstance) { i.Spec.PowerDriftGraceSeconds = ptr.To[int32](0) })
 	vm := byUUID(t, w, "VM", instance.Status.UUID)
@@ -86,6 +87,7 @@ func addRoomyFlavors(t testing.TB, w *testkit.World) {
 
 // TestResizeLive: what a running guest can be given is given to it while it runs; to be confirmed if that is asked for.
 func TestResizeLive(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	addRoomyFlavors(t, w)
 	instance := small(t, w, flavored("roomy"))
@@ -123,6 +125,7 @@ func TestResizeLive(t *testing.T) {
 // TestResizeTimesOut: silence is consent or refusal, as the user has said; it never costs what was written, and a refusal
 // does not fight the spec.
 func TestResizeTimesOut(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	unanswered := func(policy v1alpha1.ResizeTimeoutPolicy) func(*v1alpha1.XenInstance) {
 		return func(i *v1alpha1.XenInstance) {
@@ -161,6 +164,7 @@ func TestResizeTimesOut(t *testing.T) {
 // TestResizeRolledBack: a VM that cannot have its new size, or does not start with it, gets the old one back, and runs; it is
 // tried again only when that is asked for.
 func TestResizeRolledBack(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	instance := small(t, w, manually)
 	objects := census(w)
@@ -199,6 +203,7 @@ func TestResizeRolledBack(t *testing.T) {
 
 // TestResizeAndRescue exclude each other.
 func TestResizeAndRescue(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	addRescueImage(t, w)
 	instance := small(t, w, manually)
@@ -222,6 +227,7 @@ func TestResizeAndRescue(t *testing.T) {
 
 // TestResizeRefusals: what cannot be is said, and the guest runs on as it was.
 func TestResizeRefusals(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	huge := testkit.Flavor("huge", 2, "2Gi")
 	huge.Spec.Memory = *quantity("20Ti")

@@ -77,6 +77,7 @@ func macsOf(simulator *testkit.Simulator, vm string) []string {
 // TestAnInstanceOfASnapshot: what was captured while the VM ran runs again beside it, with its disks, sizes and interfaces;
 // and, when the instance is gone, under its own name.
 func TestAnInstanceOfASnapshot(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "2Gi").Disk("logs", "1Gi").With(withBootstrap) })
 	original := &v1alpha1.XenInstance{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: "web"}}
 	w.WaitReady(t, original)
@@ -143,6 +144,7 @@ func disksOf(simulator *testkit.Simulator, vm string) []string {
 
 // TestAnInstanceComesBackUnderItsName: the instance is deleted and made anew of its snapshot, under the same name.
 func TestAnInstanceComesBackUnderItsName(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "2Gi") })
 	original := &v1alpha1.XenInstance{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: "web"}}
 	w.WaitReady(t, original)
@@ -170,6 +172,7 @@ func TestAnInstanceComesBackUnderItsName(t *testing.T) {
 // TestOfHalfASnapshotNothingIsMade: a disk of it is gone, as while it is being removed. Neither a VM nor an image is made of
 // the rest.
 func TestOfHalfASnapshotNothingIsMade(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "1Gi") })
 	point := xenSnapshot(w, "point", nil)
 	create(t, w, point)
@@ -193,6 +196,7 @@ func TestOfHalfASnapshotNothingIsMade(t *testing.T) {
 
 // TestASnapshotStaysWhileItIsUsed: it goes when what is made of it is made, and says so meanwhile.
 func TestASnapshotStaysWhileItIsUsed(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	missing := fromSnapshot(w, "early", "point")
 	missing.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: "not-yet"}

@@ -15,6 +15,7 @@ import (
 
 // TestISO: an empty root disk, the ISO in the drive, and the VM runs.
 func TestISO(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	instance := web(w).DeletedBy(v1alpha1.DeletionDelete).With(func(i *v1alpha1.XenInstance) {
 		i.Spec.Source = v1alpha1.InstanceSource{ISO: &v1alpha1.ISOSource{Name: "debian-12-netinst.iso", Firmware: v1alpha1.FirmwareUEFI}}
@@ -40,6 +41,7 @@ func TestISO(t *testing.T) {
 
 // TestImage: a VM of an image is a copy-on-write clone of its disk, grown to what is asked; the image stays.
 func TestImage(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	existingVM(t, w, "golden")
 	disk := ""
@@ -85,6 +87,7 @@ func TestImage(t *testing.T) {
 // TestBootstrap: the drive holds what the Secret holds and the hash of a password whose plain text is in a Secret alone;
 // the drive goes when the guest has reported itself, the Secret with the object.
 func TestBootstrap(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	const userData = "#cloud-config\n# a secret of the guest: 6c2f1e\n"
 	create(t, w, &corev1.Secret{

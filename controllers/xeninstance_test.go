@@ -11,6 +11,7 @@ import (
 
 // TestInstanceLives tells a VM's life, and holds each part of it against its budget of calls and writes.
 func TestInstanceLives(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	w.WaitAtRest(t)
 

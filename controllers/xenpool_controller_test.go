@@ -28,6 +28,7 @@ const (
 )
 
 func TestAPoolConnectsAndShowsItself(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -50,6 +51,7 @@ func TestAPoolConnectsAndShowsItself(t *testing.T) {
 }
 
 func TestAPoolAtRestCostsNothing(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -83,6 +85,7 @@ func TestAPoolAtRestCostsNothing(t *testing.T) {
 }
 
 func TestAChangeOnThePoolIsSeen(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -99,6 +102,7 @@ func TestAChangeOnThePoolIsSeen(t *testing.T) {
 }
 
 func TestWrongCredentialsAreToldAndRightOnesTriedAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, func(_ *v1alpha1.XenPool, s *corev1.Secret) { s.Data["password"] = []byte("wrong") })
@@ -114,6 +118,7 @@ func TestWrongCredentialsAreToldAndRightOnesTriedAtOnce(t *testing.T) {
 }
 
 func TestAMissingSecretIsNamed(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, func(p *v1alpha1.XenPool, _ *corev1.Secret) { p.Spec.CredentialsSecretRef.Name = "nowhere" })
@@ -124,6 +129,7 @@ func TestAMissingSecretIsNamed(t *testing.T) {
 }
 
 func TestANewPasswordIsTakenAndARefusedOneLeavesTheSessionAlive(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -150,6 +156,7 @@ func TestANewPasswordIsTakenAndARefusedOneLeavesTheSessionAlive(t *testing.T) {
 }
 
 func TestAnotherAuthorityIsTakenWithoutARestart(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator, other := l.simulator(), l.simulator()
 	p := l.pool("", simulator, func(_ *v1alpha1.XenPool, s *corev1.Secret) { s.Data["ca.crt"] = other.CACert() })
@@ -161,6 +168,7 @@ func TestAnotherAuthorityIsTakenWithoutARestart(t *testing.T) {
 }
 
 func TestADeadPoolKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	// Given pools whose address takes connections and then says nothing, more than are worked on at a time.
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -197,6 +205,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func TestAPoolGoesOutOfReachAndComesBack(t *testing.T) {
+	t.Parallel()
 	line := &cut{}
 	l := newLab(t, line.wrap)
 	simulator := l.simulator()
@@ -215,6 +224,7 @@ func TestAPoolGoesOutOfReachAndComesBack(t *testing.T) {
 }
 
 func TestAnotherPoolBehindTheAddressIsRefused(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	first, second := l.simulator(), l.simulator()
 	if err := second.Update("pool", second.PoolRef(), map[string]any{"uuid": "00000000-0000-0000-0000-000000000002"}); err != nil {
@@ -238,6 +248,7 @@ func TestAnotherPoolBehindTheAddressIsRefused(t *testing.T) {
 }
 
 func TestAPinnedPoolMustBeTheOne(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, func(p *v1alpha1.XenPool, _ *corev1.Secret) {
@@ -252,6 +263,7 @@ func TestAPinnedPoolMustBeTheOne(t *testing.T) {
 }
 
 func TestOnePoolIsNotTakenTwice(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	first := l.pool("-first", simulator, nil)
@@ -265,6 +277,7 @@ func TestOnePoolIsNotTakenTwice(t *testing.T) {
 }
 
 func TestAnotherWriterIsLeftAloneUntilTakenOver(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	if err := simulator.Update("pool", simulator.PoolRef(), map[string]any{
@@ -279,6 +292,7 @@ func TestAnotherWriterIsLeftAloneUntilTakenOver(t *testing.T) {
 }
 
 func TestTheCoordinatorIsFollowed(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -301,6 +315,7 @@ func TestTheCoordinatorIsFollowed(t *testing.T) {
 }
 
 func TestAPoolInUseIsNotDeleted(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -321,6 +336,7 @@ func TestAPoolInUseIsNotDeleted(t *testing.T) {
 }
 
 func TestOrphansAreToldByName(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, nil)
@@ -339,6 +355,7 @@ func TestOrphansAreToldByName(t *testing.T) {
 }
 
 func TestMaintenanceAndPauseAreShown(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	simulator := l.simulator()
 	p := l.pool("", simulator, func(p *v1alpha1.XenPool, _ *corev1.Secret) { p.Spec.Maintenance = true })

@@ -34,6 +34,7 @@ func adminOf(t testing.TB, pool *testkit.Simulator) *xenapi.Client {
 // TestAChainThatGrewTooLong: an administrator takes snapshots until the storage refuses. That is said of ours too, and nothing
 // is left of the attempt; it is taken when the others are gone and the storage has shortened the chain.
 func TestAChainThatGrewTooLong(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "1Gi") })
 	admin := adminOf(t, w.Simulator)
 	instance := web(w).Object()

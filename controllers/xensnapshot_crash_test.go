@@ -47,6 +47,7 @@ func crashAll(t *testing.T, workflows []testkit.Workflow) {
 // TestSnapshotCrash kills the manager at every point of a capture and of its removal. Uploads and imports are in
 // transfer_crash_test.go.
 func TestSnapshotCrash(t *testing.T) {
+	t.Parallel()
 	local := func(w *testkit.World) testkit.Object { return xenSnapshot(w, "point", nil) }
 	crashAll(t, []testkit.Workflow{
 		{Name: "capture", VMs: 1, Setup: snapshotSetup, Drive: making(local), Converged: madeReady(local)},

@@ -27,6 +27,7 @@ func differenceTo(w *testkit.World, store *webStore, name, base string) *v1alpha
 // TestADifferenceIsUploadedAndRebuilt: of a disk of which little has changed little is sent, and base and differences are
 // the whole disk again: for qemu's eyes, and as a VM on another pool.
 func TestADifferenceIsUploadedAndRebuilt(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	store := newWebStore(t)
 	blank := make([]byte, 64<<20)
@@ -97,6 +98,7 @@ func TestADifferenceIsUploadedAndRebuilt(t *testing.T) {
 
 // TestADifferenceNeedsItsBase: what cannot be a base is said, and nothing is uploaded.
 func TestADifferenceNeedsItsBase(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	local := xenSnapshot(w, "local", nil)

@@ -17,6 +17,7 @@ import (
 // TestNoSnapshotOfAnothersVM: whoever names another's VM in an annotation gets nothing of it, and a VM that is only observed is
 // not touched.
 func TestNoSnapshotOfAnothersVM(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	_, uuid := existingVM(t, w, "office")
 	pool := testkit.Pool(testkit.PoolName).Object()
@@ -51,6 +52,7 @@ func TestNoSnapshotOfAnothersVM(t *testing.T) {
 // TestDisksOfOneName: a disk that was another instance's, and has the name of one of ours in its marks, is known by the name of
 // the entry that attached it.
 func TestDisksOfOneName(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "8Mi") })
 	old := testkit.Instance(w.Namespace, "old", testkit.PoolName).FromTemplate(template).OfFlavor("small").Disk("data", "16Mi").
 		DeletedBy(v1alpha1.DeletionDelete).Object()
@@ -82,6 +84,7 @@ func TestDisksOfOneName(t *testing.T) {
 // TestAnUnknownPastIsNotOverwritten: whether a snapshot was taken before is only known to its store. As long as that does not
 // answer, none is taken under the name.
 func TestAnUnknownPastIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	s := xenSnapshot(w, "once", toStore(store, nil))
@@ -113,6 +116,7 @@ func TestAnUnknownPastIsNotOverwritten(t *testing.T) {
 // TestNothingIsMadeOfHalfASnapshot: its disks go one after the other, and one of them may be held for a while. An instance that
 // is asked for meanwhile is refused, and gets no blank disk.
 func TestNothingIsMadeOfHalfASnapshot(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "8Mi") })
 	store := newWebStore(t)
 	instance := web(w).Object()

@@ -65,6 +65,7 @@ func snapshotDisks(w *testkit.World) int {
 }
 
 func TestASnapshotOfARunningInstance(t *testing.T) {
+	t.Parallel()
 	w, fence := withWeb(t, func(b *testkit.InstanceBuilder) { b.Disk("data", "2Gi").With(withBootstrap) })
 	before := snapshotDisks(w)
 	fence.Arm(0)
@@ -106,6 +107,7 @@ func TestASnapshotOfARunningInstance(t *testing.T) {
 }
 
 func TestASnapshotIsTakenOnceWhateverIsLost(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	s := xenSnapshot(w, "once", nil)
 	create(t, w, s)
@@ -154,6 +156,7 @@ func dropObject(t testing.TB, w *testkit.World, object client.Object) {
 }
 
 func TestASnapshotWaitsForItsInstance(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	s := xenSnapshot(w, "early", nil)
 	create(t, w, s)
@@ -166,6 +169,7 @@ func TestASnapshotWaitsForItsInstance(t *testing.T) {
 }
 
 func TestASnapshotGoesWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	s := xenSnapshot(w, "short", func(s *v1alpha1.XenSnapshotSpec) { s.TTLSecondsAfterFinished = ptr.To(int64(1)) })
 	create(t, w, s)
@@ -176,6 +180,7 @@ func TestASnapshotGoesWhenItsTimeIsOver(t *testing.T) {
 }
 
 func TestASnapshotThatSomebodyDeletedIsNotTakenAnew(t *testing.T) {
+	t.Parallel()
 	w, _ := withWeb(t, nil)
 	s := xenSnapshot(w, "lost", nil)
 	create(t, w, s)

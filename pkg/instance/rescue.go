@@ -97,8 +97,8 @@ func whenRescuing(f *Facts, now time.Time) (Plan, bool) {
 	case f.laterJournal() != "":
 		return stop(reconcile.Terminal(v1alpha1.ReasonInstanceBusy, f.laterJournal()))
 	case f.rescueWanted(now) && f.VM != nil:
-		if !f.rescueUnderWay() && (len(f.rescueProblems()) > 0 || !f.mayBeRescued()) {
-			return undecided() // refused: everything else goes on as without, see whenRescueRefused
+		if f.rescueRefused() {
+			return undecided() // everything else goes on as without, see whenRescueRefused
 		}
 		return f.enterRescue(now), true
 	case f.VM == nil && f.Rescue != nil && f.Want.Rescue.On:
@@ -110,6 +110,11 @@ func whenRescuing(f *Facts, now time.Time) (Plan, bool) {
 		return Plan{Operation: operationLeaveRescue, ID: phaseReturn, Steps: []Step{forgetTimeoutStep}}, true
 	}
 	return undecided()
+}
+
+// rescueRefused reports whether no rescue is begun.
+func (f *Facts) rescueRefused() bool {
+	return !f.rescueUnderWay() && (len(f.rescueProblems()) > 0 || !f.mayBeRescued())
 }
 
 // mayBeRescued reports whether the VM is settled enough to be rescued: an adopted one only once it has agreed with its spec.
