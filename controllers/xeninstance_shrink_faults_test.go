@@ -20,10 +20,11 @@ import (
 // TestFaultsInShrink: whatever call of the way to a smaller root disk goes wrong, once and however, the disk becomes smaller with
 // every file on it, and nothing else is left.
 func TestFaultsInShrink(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	image, tree := guestImage(t, mbrTable)
 	instance := guest(t, w, image, restarting)
-	size := int64(900)
+	size := int64(500)
 	round := func(t *testing.T) {
 		t.Helper()
 		size -= 16
@@ -62,6 +63,7 @@ func TestFaultsInShrink(t *testing.T) {
 
 // TestNoRoomForTheCopy: a storage repository that is full is said, and the VM runs again with its disk and its old size.
 func TestNoRoomForTheCopy(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	image, _ := guestImage(t, mbrTable)
 	instance := guest(t, w, image, restarting)
@@ -79,6 +81,7 @@ func TestNoRoomForTheCopy(t *testing.T) {
 // TestStartedByHandInShrink: nobody starts the VM while its disk is being copied, unless he takes our lock away. What the guest
 // writes then is on the smaller disk: the copy from before is thrown away.
 func TestStartedByHandInShrink(t *testing.T) {
+	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	image, tree := guestImage(t, mbrTable)
 	instance := guest(t, w, image, restarting)
@@ -120,6 +123,7 @@ func TestStartedByHandInShrink(t *testing.T) {
 
 // TestOneShrinkAtATime: the second guest runs on while the disk of the first is copied; then it is its turn.
 func TestOneShrinkAtATime(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	image, tree := guestImage(t, mbrTable)
 	first := guest(t, w, image, restarting)
@@ -149,6 +153,7 @@ func TestOneShrinkAtATime(t *testing.T) {
 // TestDeletedInShrink: an instance is deleted while its disk is copied. Nothing of the copy is left; a VM that stays can be
 // started, with the disk that it had.
 func TestDeletedInShrink(t *testing.T) {
+	t.Parallel()
 	for policy, left := range map[v1alpha1.DeletionPolicy]int{v1alpha1.DeletionDelete: 0, v1alpha1.DeletionTrash: 1, v1alpha1.DeletionOrphan: 0} {
 		t.Run(string(policy), func(t *testing.T) {
 			w, _ := newWorld(t, withAgents)

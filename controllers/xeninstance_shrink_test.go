@@ -24,11 +24,11 @@ import (
 	"github.com/kubexen/kubexen/pkg/xensim"
 )
 
-// The disks of these tests have 10 GiB, of which the guest's table knows 1 GiB, and are made 512 MiB.
+// The disks of these tests have 10 GiB, of which the guest's table knows 512 MiB, and are made 256 MiB.
 const (
-	beforeShrink, afterShrink = "10Gi", "512Mi"
-	wholeDisk                 = 1 << 30
-	smallerDisk               = 512 << 20
+	beforeShrink, afterShrink = "10Gi", "256Mi"
+	wholeDisk                 = 512 << 20
+	smallerDisk               = 256 << 20
 )
 
 // guestTable is how the disk of a guest is laid out, in sfdisk's words, and where its root file system is, in bytes.
@@ -39,10 +39,10 @@ type guestTable struct {
 
 var (
 	gptTable = guestTable{
-		script: "label: gpt\nstart=2048, size=8192, type=U, name=esp\nstart=10240, size=2084864, type=L, name=root\n",
-		root:   5 << 20, until: 5<<20 + 2084864*512,
+		script: "label: gpt\nstart=2048, size=8192, type=U, name=esp\nstart=10240, size=1036288, type=L, name=root\n",
+		root:   5 << 20, until: 5<<20 + 1036288*512,
 	}
-	mbrTable = guestTable{script: "label: dos\nstart=2048, size=2095104, type=83, bootable\n", root: 1 << 20, until: 1 << 30}
+	mbrTable = guestTable{script: "label: dos\nstart=2048, size=1046528, type=83, bootable\n", root: 1 << 20, until: wholeDisk}
 )
 
 // guestImage makes a disk with boot code, a table, and an ext4 file system with files; it returns the files' directory too.
@@ -157,6 +157,7 @@ func guest(t testing.TB, w *testkit.World, image string, change ...func(*v1alpha
 // TestShrink makes the root disk smaller, of a GPT and of an MBR: every file is there, the table is right, and the boot code is
 // the same. Until it is confirmed the disk from before is there, and can be had back byte by byte.
 func TestShrink(t *testing.T) {
+	t.Parallel()
 	t.Run("discarded", func(t *testing.T) {
 		w, _ := newWorld(t, withAgents)
 		image, tree := guestImage(t, gptTable)
@@ -194,6 +195,7 @@ func TestShrink(t *testing.T) {
 
 // TestWhatEndsInsideIsCopied: a disk that its owner has prepared gets smaller as it is, whatever is on it.
 func TestWhatEndsInsideIsCopied(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	inside := gptTable
 	inside.until = inside.root + 200<<20
@@ -251,6 +253,7 @@ func stalledBecause(reason string, words ...string) func(*v1alpha1.XenInstance) 
 // TestShrinkRefused: what cannot be made smaller is said, with what was found and what can be done. The VM runs again as it did,
 // with the same disk and its old size.
 func TestShrinkRefused(t *testing.T) {
+	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	image, _ := guestImage(t, mbrTable)
 	instance := guest(t, w, image, restarting)
@@ -294,6 +297,7 @@ func TestShrinkRefused(t *testing.T) {
 
 // TestShrinkWithoutScratch: too little scratch space is said while the guest still runs; no call is made.
 func TestShrinkWithoutScratch(t *testing.T) {
+	t.Parallel()
 	cramped := func(ctx context.Context, config *rest.Config, o testkit.ManagerOptions) error {
 		m, err := controllers.NewManager(config, controllers.Options{
 			Installation: o.Installation, WrapXenAPI: o.WrapXenAPI, Logger: logr.Discard(), ScratchLimit: 100 << 20,
