@@ -69,6 +69,7 @@ func (s *shrinkStory) ends(size int64, check func(shrinkRun, *testkit.World, *v1
 // TestCrashInShrink kills the manager on the way to a smaller root disk, and on the way back to the disk from before. In the end
 // the pool has what it has without a kill: one root disk with its files, no half copy, no task.
 func TestCrashInShrink(t *testing.T) {
+	t.Parallel()
 	story := &shrinkStory{runs: map[string]shrinkRun{}}
 	story.image, story.tree = guestImage(t, mbrTable)
 	smaller := story.ends(smallerDisk, func(r shrinkRun, w *testkit.World, i *v1alpha1.XenInstance) {
