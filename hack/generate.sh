@@ -17,8 +17,8 @@ generate() {
 		output:rbac:dir="$out/config/rbac"
 	controller_gen rbac:roleName=kubexen-gateway,fileName=gateway_role.yaml paths=./pkg/gateway/... \
 		output:rbac:dir="$out/config/gateway"
-	go run ./hack/helmchart -config config -out "$out/config/helm"
 	go run ./hack/apidocs -crds "$out/config/crd/bases" -reasons api/v1alpha1/conditions.go -out "$out/docs/api.md"
+	go run ./hack/helmchart -config config -out "$out/config/helm"
 }
 
 case "${1:-}" in

@@ -19,7 +19,7 @@ websockify      | websockify      | the relay that the gateway is measured again
 qemu-system-x86_64 | qemu-system-x86 | a VNC server that nobody here wrote
 /usr/lib/python3/dist-packages/glance/cmd/api.py| python3-glance | the image service that snapshots are uploaded to
 /usr/lib/python3/dist-packages/keystone/cmd/manage.py| python3-keystone | the identity service before it
-/usr/bin/glance | python3-glanceclient | the image service's own client
+/usr/bin/glance | python3-glanceclient | the client that comes with the image service
 zstd            | zstd            | unpacking what is compressed
 openssl         | openssl         | opening encrypted console tokens as documented
 '
