@@ -161,3 +161,34 @@ func TestImagesOfEveryFormat(t *testing.T) {
 	}
 	bootEach(t, w, w.Simulator, testkit.PoolName, tree, len(raw), images...)
 }
+
+// TestAnArchiveOfAWholeVMIsAnImage exports a VM as the pool writes it, imports the archive, and boots from what was its root
+// disk; the archive's shape of the VM is not taken over.
+func TestAnArchiveOfAWholeVMIsAnImage(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	store := newWebStore(t)
+	raw, tree := ext4(t, 16)
+	store.put("/plain", raw)
+	plain := httpImage("plain", store.URL+"/plain", raw, testkit.PoolName)
+	create(t, w, plain)
+	web := testkit.Instance(w.Namespace, "web", testkit.PoolName).FromClusterImage("plain").OfFlavor("small").Object()
+	create(t, w, web)
+	w.WaitReady(t, web)
+	snapshot := xenSnapshot(w, "archive", toStore(store, func(d *v1alpha1.SnapshotDestination) { d.Format = v1alpha1.DiskFormatXVA }))
+	create(t, w, snapshot)
+	w.WaitReady(t, snapshot)
+
+	path := "/" + w.Namespace + "/archive/" + snapshot.Status.Upload.Files[0].Name
+	archive, found := store.file(path)
+	if !found {
+		t.Fatalf("there is no %s, but %v", path, store.paths())
+	}
+	image := httpImage("archived", store.URL+path, archive, testkit.PoolName)
+	create(t, w, image)
+	w.WaitReady(t, image)
+	if image.Status.Format != v1alpha1.DiskFormatXVA || image.Status.VirtualSize.Value() != int64(len(raw)) {
+		t.Errorf("the image is shown as %s of %s", image.Status.Format, image.Status.VirtualSize)
+	}
+	bootEach(t, w, w.Simulator, testkit.PoolName, tree, len(raw), image)
+}
