@@ -143,6 +143,7 @@ func TestSnapshotsInABucket(t *testing.T) {
 		"vhd":      {v1alpha1.DiskFormatVHD, "", ofVHD},
 		"vhd-gzip": {v1alpha1.DiskFormatVHD, v1alpha1.CompressionGzip, unpacked("gzip", ofVHD)},
 		"vhd-zstd": {v1alpha1.DiskFormatVHD, v1alpha1.CompressionZstd, unpacked("zstd", ofVHD)},
+		"raw":      {v1alpha1.DiskFormatRaw, "", plain},
 		"raw-zstd": {v1alpha1.DiskFormatRaw, v1alpha1.CompressionZstd, unpacked("zstd", plain)},
 		"qcow2":    {v1alpha1.DiskFormatQCOW2, "", ofQCOW2},
 		"nova":     {v1alpha1.DiskFormatNovaTarball, "", ofNovaTarball},
@@ -224,6 +225,7 @@ func TestSnapshotsAsImagesOfACloud(t *testing.T) {
 	}
 	cases := map[string]stored{
 		"vhd": {v1alpha1.DiskFormatVHD, "", ofVHD}, "nova": {v1alpha1.DiskFormatNovaTarball, "", ofNovaTarball},
+		"raw": {v1alpha1.DiskFormatRaw, "", plain}, "qcow2": {v1alpha1.DiskFormatQCOW2, "", ofQCOW2},
 	}
 	snapshots := map[string]*v1alpha1.XenSnapshot{}
 	for name, as := range cases {
@@ -253,7 +255,7 @@ func TestSnapshotsAsImagesOfACloud(t *testing.T) {
 		t.Errorf("the cloud's own client downloads another image than was uploaded")
 	}
 	images := imagesOf(t, cloud)
-	if want := []string{"nova", "nova-data", "vhd", "vhd-data"}; !slices.Equal(images, want) {
+	if want := []string{"nova", "nova-data", "qcow2", "qcow2-data", "raw", "raw-data", "vhd", "vhd-data"}; !slices.Equal(images, want) {
 		t.Fatalf("the images are %v, want %v", images, want)
 	}
 	for _, image := range cloud.Images(t) {
@@ -285,7 +287,7 @@ func TestSnapshotsAsImagesOfACloud(t *testing.T) {
 		}
 		w.WaitGone(t, s)
 	}
-	if left := imagesOf(t, cloud); !slices.Equal(left, []string{"nova", "nova-data"}) {
+	if left := imagesOf(t, cloud); !slices.Equal(left, images[:6]) {
 		t.Errorf("the images are %v: those of vhd were to go, and all others to stay", left)
 	}
 }
