@@ -1,12 +1,14 @@
 package instance
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -130,6 +132,33 @@ var resizeEffects = map[string]func(*Facts){
 		f.Loose = slices.DeleteFunc(slices.Clone(f.Loose), func(v VDI) bool { return v.UUID == incoming.UUID })
 		f.VM.Disks = append(f.VM.Disks, Disk{Ref: xenapi.VBDRef("vbd-" + incoming.UUID), Device: "0", Entry: rootName, VDI: incoming})
 	},
+	"KeepFromStarting": kept,
+	"ReleaseStart":     startable,
+	"StopCopy":         func(f *Facts) { f.Copy = nil },
+	"CopyRoot": func(f *Facts) {
+		request, copied := f.copyRequest(), f.VM.rootDisk().VDI
+		copied.UUID = fmt.Sprintf("copy-%d-of-%s", request.Size/gib, copied.UUID)
+		copied.Ref, copied.Size, copied.Users, copied.Attached = xenapi.VDIRef(copied.UUID), request.Size, 0, false
+		marks := maps.Clone(request.Marks)
+		marks[xencache.MarkSelf] = copied.UUID
+		f.Loose = append(f.Loose, remarked(copied, marks))
+		f.Copy = &CopyState{CopyRequest: request, Over: true, Copy: copied.UUID}
+	},
+	"DropHalfCopies": func(f *Facts) {
+		gone := f.halfCopies()
+		f.Loose = slices.DeleteFunc(slices.Clone(f.Loose), func(v VDI) bool {
+			return slices.ContainsFunc(gone, func(g VDI) bool { return g.UUID == v.UUID })
+		})
+		if f.Copy != nil {
+			f.Copy.Settled = true // time passes
+		}
+	},
+	"PresentCopy": func(f *Facts) {
+		presented := f.copyDisk()
+		marks := f.diskMarks(*f.wantRoot(), presented.UUID)
+		marks[markIncoming], marks[markCopyOf] = f.incomingMark(incomingShrunk), presented.OtherConfig[markCopyOf]
+		*presented = remarked(*presented, marks)
+	},
 	stepStart: func(f *Facts) {
 		before := f.VM.StartedAt
 		modelPower(v1alpha1.PowerStateRunning)(f)
@@ -166,6 +195,7 @@ func refuse(f *Facts) {
 type sizeSpec struct {
 	flavor  string
 	disk    int64
+	shrink  bool // down to disk, as rootDisk.shrinkTo says
 	power   v1alpha1.PowerState
 	resize  WantResize
 	askedAt string
@@ -176,6 +206,9 @@ func (s sizeSpec) apply(f *Facts) {
 	size := sizeOfFlavor[s.flavor]
 	f.Want.Flavor, f.Want.Size, f.Want.Power, f.Want.Resize, f.Want.Refused = s.flavor, &size, s.power, s.resize, nil
 	f.Want.Disks[0].Size, f.Want.Disks[0].ShrinkTo = s.disk, 0
+	if s.shrink {
+		f.Want.Disks[0].ShrinkTo = s.disk
+	}
 	w := &wanter{in: &Inputs{Object: &v1alpha1.XenInstance{}}, vm: f.VM, want: f.Want}
 	w.want.Resize.Token = sizeToken(f.resizeTarget(), 0, s.askedAt)
 	w.openFigures()
@@ -194,6 +227,7 @@ func drawSpec(t *rapid.T, before sizeSpec, f *Facts) sizeSpec {
 		s.flavor = rapid.SampledFrom([]string{"small", "large", "huge", "roomy", "roomie"}).Draw(t, "flavor")
 	case "disk":
 		s.disk = rapid.Int64Range(1, 4).Draw(t, "disk") * 5 * gib
+		s.shrink = rapid.Bool().Draw(t, "shrink")
 	case "power":
 		s.power = rapid.SampledFrom([]v1alpha1.PowerState{v1alpha1.PowerStateRunning, v1alpha1.PowerStateHalted}).Draw(t, "power")
 	case "how":
@@ -213,34 +247,74 @@ func drawSpec(t *rapid.T, before sizeSpec, f *Facts) sizeSpec {
 	return s
 }
 
+// data follows what guests write: each disk holds what had been written to it, and what to the disk that it was copied from,
+// until then.
+type data struct {
+	writes int
+	upTo   map[string]int // by the disk's uuid
+	// lost says that a guest went on without something that had been written before.
+	lost bool
+}
+
+// misses reports whether a disk has not all that was written.
+func (d *data) misses(root *Disk) bool { return d.upTo[root.VDI.UUID] < d.writes }
+
+// see takes what a step has done.
+func (d *data) see(step string, before, after *Facts) {
+	if root := before.VM.rootDisk(); root != nil {
+		switch step {
+		case "TakeRestorePoint":
+			d.upTo["snapshot-of-"+root.VDI.UUID] = d.upTo[root.VDI.UUID]
+		case "CopyRoot":
+			d.upTo[after.Copy.Copy] = d.upTo[root.VDI.UUID]
+		}
+	}
+	switch step {
+	case "CopyRestorePoint":
+		d.upTo["clone-of-"+before.point().UUID] = d.upTo[before.point().UUID]
+	case stepStart:
+		d.lost = d.lost || d.misses(after.VM.rootDisk())
+		d.writes++
+		d.upTo[after.VM.rootDisk().VDI.UUID] = d.writes
+	}
+}
+
 // TestResizesEnd: whatever sizes are asked for one after the other, with a step or a start failing in between, the plans
 // come to an end: the VM has the last size, or waits for its user, or a boot, or says why not. It is never started that
-// should be off, its disk is never smaller than it was but when the user says so, and no restore point is left behind.
+// should be off, its disk is never smaller than it was but when the user says so, no restore point is left behind, and what
+// its guest has written is lost only when the user says so.
 func TestResizesEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := given(complete(v1alpha1.PowerStateRunning), capable, wanting(func(w *Want) { w.DriftGrace = 0 }))
 		f.Hosts[0].MemoryFree, f.Hosts[0].MemoryTotal = 64*gib, 64*gib
 		spec := sizeSpec{flavor: "small", disk: 10 * gib, power: v1alpha1.PowerStateRunning}
+		written := &data{upTo: map[string]int{f.VM.rootDisk().VDI.UUID: 0}}
+		discards := false
 		var taken []string
 		for range rapid.IntRange(1, 6).Draw(t, "edits") {
 			spec = drawSpec(t, spec, f)
 			smallest := f.rootSize()
 			steps := rapid.IntRange(0, 40).Draw(t, "steps before the next edit")
 			fails := rapid.IntRange(0, 60).Draw(t, "the start fails at")
-			taken = append(taken, "| "+spec.flavor)
-			taken = append(taken, run(t, f, spec, steps, fails)...)
-			if f.VM.rootDisk() != nil && f.rootSize() < smallest && !slices.Contains(taken, "CopyRestorePoint") {
+			taken = append(taken, fmt.Sprintf("| %s %d %t", spec.flavor, spec.disk/gib, spec.shrink))
+			discards = discards || spec.resize.DiscardTo != ""
+			taken = append(taken, run(t, f, spec, steps, fails, written)...)
+			asked := discards || slices.Contains(taken, "PresentCopy")
+			if f.VM.rootDisk() != nil && f.rootSize() < smallest && !asked {
 				t.Fatalf("the root disk shrank from %d to %d after %v", smallest, f.rootSize(), taken)
 			}
 		}
 		taken = append(taken, "| end")
-		taken = append(taken, run(t, f, spec, 200, -1)...)
+		taken = append(taken, run(t, f, spec, 200, -1, written)...)
 		settledSize(t, f, spec, taken)
+		if (written.lost || written.misses(f.VM.rootDisk())) && !discards {
+			t.Fatalf("what was written is lost, after %v", taken)
+		}
 	})
 }
 
 // run takes the steps of the plans until there is none, or so many.
-func run(t *rapid.T, f *Facts, spec sizeSpec, most, fails int) (taken []string) {
+func run(t *rapid.T, f *Facts, spec sizeSpec, most, fails int, written *data) (taken []string) {
 	for n := range most {
 		spec.apply(f)
 		plan := Decide(f, testTime)
@@ -268,7 +342,10 @@ func run(t *rapid.T, f *Facts, spec sizeSpec, most, fails int) (taken []string) 
 		if step.Name == "DestroyRestorePoints" && f.VM.rootDisk() == nil {
 			t.Fatalf("a restore point is destroyed while there is no root disk, after %v", taken)
 		}
+		before := *f
+		before.VM = ptr.To(*f.VM)
 		effect(f)
+		written.see(step.Name, &before, f)
 		if spec.apply(f); !step.Holds(f) {
 			t.Fatalf("%s was taken and does not hold, after %v", step.Name, taken)
 		}
@@ -292,7 +369,7 @@ func settledSize(t *rapid.T, f *Facts, spec sizeSpec, taken []string) {
 		t.Fatalf("restore points are left after %v", taken)
 	}
 	size := sizeOfFlavor[spec.flavor]
-	asAskedFor := f.VM.Size.covers(size) && f.rootSize() >= spec.disk
+	asAskedFor := f.VM.Size.covers(size) && f.rootSize() >= spec.disk && (!spec.shrink || f.rootSize() <= spec.disk+sizeRounding)
 	waits := plan.Outcome.Reason() == v1alpha1.ReasonPowerOffRequired || plan.Outcome.Reason() == v1alpha1.ReasonAwaitingConfirmation
 	refused := plan.Outcome.Kind() == reconcile.KindTerminal && plan.Outcome.Reason() == v1alpha1.ReasonRolledBack
 	if !asAskedFor && !waits && !refused {
