@@ -103,6 +103,7 @@ func TestArgoCDComponent(t *testing.T) {
 func TestSamples(t *testing.T) {
 	environment := installed(t)
 	environment.Kubectl(t, "apply", "--server-side", "--validate=strict", "-k", "samples")
+	environment.Kubectl(t, "apply", "--server-side", "--validate=strict", "-k", "samples/stores")
 	for _, instance := range []string{"web", "database", "orders"} {
 		got := &v1alpha1.XenInstance{}
 		if err := environment.Client.Get(t.Context(), client.ObjectKey{Namespace: "demo", Name: instance}, got); err != nil {

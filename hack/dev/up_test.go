@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,11 +55,14 @@ func TestUp(t *testing.T) {
 			if strings.Contains(output.String(), line) {
 				return nil
 			}
-			return errNotYet
+			return fmt.Errorf("%w; it has said\n%s", errNotYet, output.String())
 		})
 	}
 	waitForLine("\nready\n")
 	waitForLine("every sample is Ready")
+	for _, scene := range new(environment).tour() {
+		waitForLine(scene.title)
+	}
 	waitForLine("it is over; what was uploaded is in")
 
 	var access simulator
