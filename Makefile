@@ -10,7 +10,7 @@ GENERATE := ./hack/generate.sh
 GOLANGCI_LINT := bin/golangci-lint
 TEST_TIMEOUT ?= 40m
 # How long each fuzz target looks for new inputs in "make test".
-FUZZ_TIME ?= 10s
+FUZZ_TIME ?= 5s
 SOAK_MINUTES ?= 60
 
 .PHONY: help demo test lint bench generate build soak fuzz install controlplane
@@ -21,7 +21,7 @@ help: ## what one can do here
 demo: ## a Kubernetes API, a simulated pool and the operator on this machine, with samples; ARGS=--exit ends when all are Ready
 	@$(GO) run ./hack/dev up --samples $(ARGS)
 
-test: install controlplane ## all tests, with the race detector, in random order; the manager killed after every action of an instance; then each fuzz target for FUZZ_TIME (10s)
+test: install controlplane ## all tests, with the race detector, in random order; the manager killed after every action of an instance; then each fuzz target for FUZZ_TIME (5s)
 	$(GENERATE) --check
 	$(GO) build ./...
 	$(GO) vet ./...
@@ -31,7 +31,7 @@ test: install controlplane ## all tests, with the race detector, in random order
 	$(GO) -C hack/helm test ./...
 	./hack/fuzz.sh $(FUZZ_TIME)
 
-fuzz: ## each fuzz target for FUZZ_TIME (10s)
+fuzz: ## each fuzz target for FUZZ_TIME (5s)
 	./hack/fuzz.sh $(FUZZ_TIME)
 
 lint: $(GOLANGCI_LINT) ## golangci-lint, and whether generated files are up to date
