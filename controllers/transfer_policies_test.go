@@ -173,12 +173,7 @@ func TestAnUploadThatFailedIsTriedAgainWhenAsked(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
-	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut {
-			http.Error(rw, "out of order", http.StatusServiceUnavailable)
-		}
-		return r.Method == http.MethodPut
-	})
+	store.refusePuts(http.StatusServiceUnavailable)
 	s := xenSnapshot(w, "again", toStore(store, nil))
 	s.Spec.BackoffLimit = ptr.To(int32(0))
 	create(t, w, s)

@@ -97,6 +97,16 @@ func (s *webStore) answer(spoil func(http.ResponseWriter, *http.Request) bool) {
 	s.spoil = spoil
 }
 
+// refusePuts answers every file that is sent with a status from now on.
+func (s *webStore) refusePuts(status int) {
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut {
+			http.Error(w, http.StatusText(status), status)
+		}
+		return r.Method == http.MethodPut
+	})
+}
+
 // paths lists what the store has.
 func (s *webStore) paths() []string {
 	s.mu.Lock()

@@ -105,12 +105,7 @@ func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
-	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut {
-			http.Error(rw, "out of order", http.StatusServiceUnavailable)
-		}
-		return r.Method == http.MethodPut
-	})
+	store.refusePuts(http.StatusServiceUnavailable)
 	s := xenSnapshot(w, "patient", toStore(store, nil))
 	create(t, w, s)
 	w.WaitFor(t, s, "it says that the store fails", func() error {
@@ -130,12 +125,7 @@ func TestAnUploadThatFailsForGoodKeepsTheSnapshotAndGoes(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
-	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut {
-			http.Error(rw, "not you", http.StatusForbidden)
-		}
-		return r.Method == http.MethodPut
-	})
+	store.refusePuts(http.StatusForbidden)
 	s := xenSnapshot(w, "refused", toStore(store, nil))
 	s.Spec.BackoffLimit = ptr.To(int32(0))
 	create(t, w, s)

@@ -97,13 +97,7 @@ func TestFaultsInMove(t *testing.T) {
 		}
 	}
 	faults := map[string][]xensim.Fault{}
-	for together := range slices.Chunk(slices.Sorted(maps.Keys(methods)), faultsTogether) {
-		answers, sessions := "lost answers of "+strings.Join(together, ", "), "lost sessions before "+strings.Join(together, ", ")
-		for _, method := range together {
-			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
-			faults[sessions] = append(faults[sessions], xensim.Fault{Call: method, LoseSession: true, Count: 1})
-		}
-	}
+	loseCalls(faults, slices.Sorted(maps.Keys(methods)), faultsTogether)
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		t.Run(name, func(t *testing.T) {
 			w.Simulator.SetFaults(faults[name])

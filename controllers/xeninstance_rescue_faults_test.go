@@ -44,6 +44,18 @@ func guardDisks(w *testkit.World) func(t *testing.T) {
 // faultsTogether is how many calls fail in one rescue.
 const faultsTogether = 4
 
+// loseCalls adds to the faults that each method's answer is lost once, and that the session is lost before it once; so many
+// methods together.
+func loseCalls(faults map[string][]xensim.Fault, methods []string, together int) {
+	for some := range slices.Chunk(methods, together) {
+		answers, sessions := "lost answers of "+strings.Join(some, ", "), "lost sessions before "+strings.Join(some, ", ")
+		for _, method := range some {
+			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
+			faults[sessions] = append(faults[sessions], xensim.Fault{Call: method, LoseSession: true, Count: 1})
+		}
+	}
+}
+
 // methodsOf are the methods that were called since the fence was armed, those of tasks left out.
 func methodsOf(fence *testkit.Fence) []string {
 	methods := map[string]bool{}
@@ -94,13 +106,7 @@ func TestFaultsInRescue(t *testing.T) {
 		"a restart while it starts":  {{Call: "VM.start", Restart: true, Count: 1}},
 		"a restart while it clones":  {{Call: "VM.clone", Restart: true, Count: 1}},
 	}
-	for together := range slices.Chunk(methods, faultsTogether) {
-		answers, sessions := "lost answers of "+strings.Join(together, ", "), "lost sessions before "+strings.Join(together, ", ")
-		for _, method := range together {
-			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
-			faults[sessions] = append(faults[sessions], xensim.Fault{Call: method, LoseSession: true, Count: 1})
-		}
-	}
+	loseCalls(faults, methods, faultsTogether)
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		t.Run(name, func(t *testing.T) {
 			w.Simulator.SetFaults(faults[name])

@@ -51,13 +51,7 @@ func TestFaultsInResize(t *testing.T) {
 		"a restart while it stops": {{Call: "VM.clean_shutdown", Restart: true, Count: 1}},
 		"the disk is in use":       {{Call: "VM.start", Error: "VDI_IN_USE", Params: []string{"OpaqueRef:a", "attach"}, Count: 1}},
 	}
-	for together := range slices.Chunk(slices.Sorted(maps.Keys(methods)), resizeFaultsTogether) {
-		answers, sessions := "lost answers of "+strings.Join(together, ", "), "lost sessions before "+strings.Join(together, ", ")
-		for _, method := range together {
-			faults[answers] = append(faults[answers], xensim.Fault{Call: method, Drop: "after", Count: 1})
-			faults[sessions] = append(faults[sessions], xensim.Fault{Call: method, LoseSession: true, Count: 1})
-		}
-	}
+	loseCalls(faults, slices.Sorted(maps.Keys(methods)), resizeFaultsTogether)
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		t.Run(name, func(t *testing.T) {
 			w.Simulator.SetFaults(faults[name])
