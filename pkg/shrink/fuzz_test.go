@@ -34,6 +34,8 @@ func seeds(f *testing.F) {
 		f.Add(slice(f, path, 0, 8*sectorSize), int64(40*mebibyte))
 	}
 	f.Add(make([]byte, 2*sectorSize), int64(mebibyte))
+	deleted := []byte{mbrEntries + 8: 1, 510: 0x55, 511: 0xaa, 2*sectorSize - 1: 0} // a partition's beginning is left in its entry
+	f.Add(deleted, int64(mebibyte))
 }
 
 // beginning makes a disk's beginning of the fuzzer's bytes, with the checksums of a GPT as they must be.

@@ -107,6 +107,9 @@ func readMBR(head []byte, size int64) (*mbrTable, error) {
 	if t.extended != nil {
 		outer = append(outer, *t.extended)
 	}
+	if len(outer) == 0 {
+		return nil, refuse(UnknownTable, "", "the MBR has no partition")
+	}
 	return t, byPlace(outer)
 }
 

@@ -120,6 +120,7 @@ func TestTablesThatDoNotAddUp(t *testing.T) {
 		"partitions overlap":          {mbr, at(entry2+8, number(100000)), ContradictoryTable, "overlap"},
 		"beyond the end":              {mbr, at(entry2+12, number(1<<31)), ContradictoryTable, "beyond"},
 		"half an entry":               {mbr, at(entry1+12, number(0)), ContradictoryTable, "half empty"},
+		"no partition":                {mbr, at(entry1, []byte{8: 1, 2*mbrEntrySize - 1: 0}), UnknownTable, "no partition"},
 		"Windows dynamic disk":        {mbr, at(entry1+4, []byte{kindDynamic}), OtherContent, "dynamic disk"},
 		"hybrid":                      {gpt, at(entry2, []byte{0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0}), HybridTable, "hybrid"},
 		"no protective MBR":           {gpt, at(510, []byte{0, 0}), ContradictoryTable, "protective"},
