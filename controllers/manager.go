@@ -214,7 +214,7 @@ func (s *shared) addTransfers() error {
 	s.scratch = transfer.Scratch{
 		Space: shrink.NewSpace(orDefault(s.options.ScratchDir, os.TempDir()), s.options.ScratchLimit), Most: orDefault(s.options.MaxShrinks, 1),
 	}
-	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock, s.scratch)
+	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock, s.scratch, s.options.Logger.WithName("transfers"))
 	s.runner = local
 	if err := s.manager.Add(manager.RunnableFunc(local.Run)); err != nil {
 		return fmt.Errorf("add the transfers: %w", err)

@@ -314,6 +314,8 @@ const (
 	ReasonChainTooLong = "ChainTooLong"
 	// ReasonFormatUnsupported says the pool cannot write the format, or no image is imported from it.
 	ReasonFormatUnsupported = "FormatUnsupported"
+	// ReasonDefect says KubeXen itself failed at what it read, which it should not, whatever that is; it is not tried again by itself.
+	ReasonDefect = "Defect"
 	// ReasonInvalidManifest says the manifest of an upload cannot be read, or describes no VM that could be made.
 	ReasonInvalidManifest = "InvalidManifest"
 	// ReasonSnapshotNotFound says the spec names no XenSnapshot.

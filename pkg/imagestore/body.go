@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/kubexen/kubexen/pkg/contain"
 )
 
 // download is a body that is read: its errors have kinds, and an end before its time is one.
@@ -66,7 +68,7 @@ func send(size int64, do func(body io.ReadCloser) error) *outgoing {
 	o := &outgoing{pipe: writer, size: size, ended: make(chan struct{})}
 	go func() {
 		defer close(o.ended)
-		o.err = do(reader)
+		o.err = contain.Call(func() error { return do(reader) })
 		if o.err == nil {
 			_ = reader.CloseWithError(io.ErrClosedPipe) // a pipe's close does not fail
 			return

@@ -19,6 +19,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/kubexen/kubexen/pkg/contain"
 )
 
 // Sizes of a multipart upload. S3 takes 10,000 parts of at least 5 MiB, the last one apart.
@@ -181,7 +183,11 @@ func (w *s3Writer) sendBuffer() error {
 	w.inFlight.Add(1)
 	w.sending.Go(func() {
 		defer w.inFlight.Add(-1)
-		clean, err := w.sendPart(number, buffer)
+		clean := false
+		err := contain.Call(func() (err error) {
+			clean, err = w.sendPart(number, buffer)
+			return err
+		})
 		if err != nil {
 			w.cancel(err) // the next Write and Commit tell
 		}

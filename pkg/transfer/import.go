@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/contain"
 	"github.com/kubexen/kubexen/pkg/disk"
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/pool"
@@ -65,7 +66,7 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 			t.said, err = imageMarks(s.object.Image)
 		}
 		if err == nil {
-			err = s.into(ctx, t)
+			err = contain.Call(func() error { return s.into(ctx, t) }) // what was begun is undone all the same
 		}
 		if err != nil {
 			break
@@ -230,7 +231,7 @@ func (t *target) write(ctx context.Context, size int64, format xenapi.DiskFormat
 		t.ref = ref
 	}
 	return t.handle.Client.ImportVDI(ctx, xenapi.ImportVDI{
-		VDI: t.ref, Format: format, Body: body, Size: length, Transfer: xenapi.Transfer{Label: t.task},
+		VDI: t.ref, Format: format, Body: contain.Reader(body), Size: length, Transfer: xenapi.Transfer{Label: t.task},
 	})
 }
 

@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
 
+	"github.com/kubexen/kubexen/pkg/contain"
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/xencache"
@@ -34,6 +36,7 @@ type Local struct {
 	wake   func(xencache.Key)
 	clock  clock.PassiveClock
 	slots  *slots
+	log    logr.Logger
 	// scratch is where disks are made smaller.
 	scratch Scratch
 
@@ -45,11 +48,11 @@ type Local struct {
 	transfers map[ID]*job
 }
 
-// NewLocal returns a runner that runs nothing yet. wake queues the owner of a transfer.
-func NewLocal(pools Pools, stores Stores, wake func(xencache.Key), passive clock.PassiveClock, scratch Scratch) *Local {
+// NewLocal returns a runner that runs nothing yet. wake queues the owner of a transfer; log takes the stacks of our defects.
+func NewLocal(pools Pools, stores Stores, wake func(xencache.Key), passive clock.PassiveClock, scratch Scratch, log logr.Logger) *Local {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Local{
-		pools: pools, stores: stores, wake: wake, clock: passive, slots: newSlots(), scratch: scratch,
+		pools: pools, stores: stores, wake: wake, clock: passive, slots: newSlots(), log: log, scratch: scratch,
 		ctx: ctx, cancel: cancel, transfers: map[ID]*job{},
 	}
 }
@@ -88,7 +91,8 @@ func (l *Local) Start(id ID, request Request) {
 	l.running.Add(1)
 	go func() {
 		defer l.running.Done()
-		err := l.carryOut(ctx, id, j.meter, request)
+		err := contain.Call(func() error { return l.carryOut(ctx, id, j.meter, request) })
+		err = l.defect(id, request, err)
 		cancel()
 		close(j.done) // before the end is told: whoever hears of it may start the next attempt
 		j.meter.end(err)

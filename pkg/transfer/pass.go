@@ -3,6 +3,8 @@ package transfer
 import (
 	"errors"
 	"io"
+
+	"github.com/kubexen/kubexen/pkg/contain"
 )
 
 // copyBuffer is how much of a stream is handed on at a time; passBuffers of them are in our hands.
@@ -27,7 +29,7 @@ func pass(to io.Writer, from io.Reader) error {
 	for range passBuffers {
 		free <- make([]byte, copyBuffer)
 	}
-	go readAhead(from, free, full, done)
+	go readAhead(contain.Reader(from), free, full, done) // nobody above this goroutine could
 	for {
 		next := <-full
 		if _, err := to.Write(next.bytes); err != nil {

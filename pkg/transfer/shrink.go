@@ -9,6 +9,7 @@ import (
 	"maps"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/contain"
 	"github.com/kubexen/kubexen/pkg/disk"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/shrink"
@@ -80,7 +81,7 @@ func (l *Local) shrink(ctx context.Context, id ID, m *meter, request *Shrink) er
 	m.begin(s.old.VirtualSize + 2*request.Size)
 	err = s.make(ctx)
 	if err == nil {
-		err = s.copy(ctx, scratch)
+		err = contain.Call(func() error { return s.copy(ctx, scratch) }) // what was made is undone all the same
 	}
 	if err != nil {
 		return s.undo(ctx, shrinkFailure(err))
@@ -238,9 +239,9 @@ func (s *shrinking) pass(ctx context.Context, content disk.Stream) (string, erro
 // send sends an image into the new disk.
 func (s *shrinking) send(ctx context.Context, format xenapi.DiskFormat, image disk.Image) error {
 	told := s.at(s.old.VirtualSize)
-	body := &counting{Reader: image, moved: func(n int64) {
+	body := contain.Reader(&counting{Reader: image, moved: func(n int64) {
 		told(int64(float64(n) / float64(image.Len()) * float64(s.Size))) // the meter counts what the disk has
-	}}
+	}})
 	return s.handle.Client.ImportVDI(ctx, xenapi.ImportVDI{
 		VDI: s.target, Format: format, Body: body, Size: image.Len(), Transfer: xenapi.Transfer{Label: s.task},
 	})

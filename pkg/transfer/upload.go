@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/contain"
 	bytesof "github.com/kubexen/kubexen/pkg/disk"
 	"github.com/kubexen/kubexen/pkg/imagestore"
 	"github.com/kubexen/kubexen/pkg/pool"
@@ -190,7 +191,8 @@ func put(ctx context.Context, store imagestore.Store, name string, o imagestore.
 		return imagestore.Object{}, err
 	}
 	var object imagestore.Object
-	if err = write(writer); err == nil {
+	err = contain.Call(func() error { return write(writer) }) // what was begun is aborted all the same
+	if err == nil {
 		object, err = writer.Commit(ctx)
 	}
 	if err != nil {
