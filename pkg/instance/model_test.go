@@ -125,6 +125,7 @@ var effects = map[string]func(*Facts){
 	stepDestroyVM: func(f *Facts) {
 		for _, disk := range f.VM.Disks {
 			if f.Me.Owns(disk.VDI.Marks) {
+				disk.VDI.Users = 0
 				f.Loose = append(f.Loose, disk.VDI)
 			}
 		}

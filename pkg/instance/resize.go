@@ -237,10 +237,19 @@ func (f *Facts) resizeReverting() bool {
 		return false
 	}
 	target := f.resizeTarget()
-	if target.Flavor == j.To.Flavor {
-		return target.Disk <= j.From.Disk
+	switch {
+	case f.shrinkWanted():
+		return false // one that is to become smaller is another resize: the user is asked about that
+	case target.Flavor == j.To.Flavor:
+		return target.Disk <= j.From.Disk && !f.smallerThan(j.From.Disk)
 	}
 	return target.Disk <= max(j.From.Disk, f.rootSize()) // one that is to grow further is another resize
+}
+
+// smallerThan reports whether the root disk is asked to be made smaller than a size in bytes.
+func (f *Facts) smallerThan(size int64) bool {
+	want := f.wantRoot()
+	return want != nil && want.ShrinkTo > 0 && want.ShrinkTo+sizeRounding < size
 }
 
 // onTarget reports whether the resize is on its way to what is asked for, or back.
@@ -263,9 +272,7 @@ const sizeRounding = 4 << 20
 
 // shrinkWanted reports whether the root disk is larger than it may be.
 func (f *Facts) shrinkWanted() bool {
-	want, root := f.wantRoot(), f.VM.rootDisk()
-	return want != nil && root != nil && want.ShrinkTo > 0 && root.VDI.Size > want.ShrinkTo+sizeRounding &&
-		!f.arriving(incomingShrunk) && !f.arriving(incomingRestored)
+	return f.VM.rootDisk() != nil && f.smallerThan(f.rootSize()) && !swapPending(f) && !f.arriving(incomingRestored)
 }
 
 func growRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {

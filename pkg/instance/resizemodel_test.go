@@ -254,6 +254,22 @@ type data struct {
 	upTo   map[string]int // by the disk's uuid
 	// lost says that a guest went on without something that had been written before.
 	lost bool
+	// shrunkFor is what was asked for, to be confirmed, when the root disk became smaller last; nil if nobody was to be asked.
+	shrunkFor *sizeSpec
+}
+
+// mayGo reports whether the restore points may be destroyed: the disk from before a smaller one that was to be confirmed goes
+// when it was, or when the user has asked to go back since. Who asks for another smaller disk does not go back.
+func (d *data) mayGo(f *Facts, spec sizeSpec) bool {
+	asked, j := d.shrunkFor, f.resizeJournal()
+	switch {
+	case asked == nil, !spec.resize.Manual, f.Want.Refused != nil, spec.resize.Confirm == j.ID:
+		return true
+	case spec.flavor == asked.flavor && spec.disk == asked.disk && spec.shrink == asked.shrink:
+		return false
+	}
+	another := j.From.Flavor == j.To.Flavor && spec.disk < j.From.Disk
+	return !spec.shrink || (f.rootSize() <= spec.disk && !another)
 }
 
 // misses reports whether a disk has not all that was written.
@@ -342,10 +358,19 @@ func run(t *rapid.T, f *Facts, spec sizeSpec, most, fails int, written *data) (t
 		if step.Name == "DestroyRestorePoints" && f.VM.rootDisk() == nil {
 			t.Fatalf("a restore point is destroyed while there is no root disk, after %v", taken)
 		}
+		if step.Name == "DestroyRestorePoints" && !written.mayGo(f, spec) {
+			t.Fatalf("the disk from before goes, and nobody has confirmed the smaller one, after %v", taken)
+		}
 		before := *f
 		before.VM = ptr.To(*f.VM)
 		effect(f)
 		written.see(step.Name, &before, f)
+		switch {
+		case step.Name == "EndResize":
+			written.shrunkFor = nil
+		case step.Name == "PresentCopy" && spec.resize.Manual:
+			written.shrunkFor = ptr.To(spec)
+		}
 		if spec.apply(f); !step.Holds(f) {
 			t.Fatalf("%s was taken and does not hold, after %v", step.Name, taken)
 		}
@@ -370,9 +395,8 @@ func settledSize(t *rapid.T, f *Facts, spec sizeSpec, taken []string) {
 	}
 	size := sizeOfFlavor[spec.flavor]
 	asAskedFor := f.VM.Size.covers(size) && f.rootSize() >= spec.disk && (!spec.shrink || f.rootSize() <= spec.disk+sizeRounding)
-	waits := plan.Outcome.Reason() == v1alpha1.ReasonPowerOffRequired || plan.Outcome.Reason() == v1alpha1.ReasonAwaitingConfirmation
 	refused := plan.Outcome.Kind() == reconcile.KindTerminal && plan.Outcome.Reason() == v1alpha1.ReasonRolledBack
-	if !asAskedFor && !waits && !refused {
+	if !asAskedFor && !refused && plan.Outcome.Reason() != v1alpha1.ReasonPowerOffRequired {
 		t.Fatalf("the VM has %s, root %d, and should be %s with %d: %s after %v", f.VM.Size.text(), f.rootSize(), spec.flavor, spec.disk, plan.Outcome, taken)
 	}
 	if plan.Outcome.Reason() == v1alpha1.ReasonPowerOffRequired && (spec.resize.Strategy == v1alpha1.ResizeRestart || f.halted()) {

@@ -144,21 +144,15 @@ func snapshotRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 }
 
 // markPoint makes the snapshot the restore point. A second one, of a call whose answer was lost, is destroyed: it is a
-// snapshot that nobody but us has.
+// snapshot that nobody but us has. It goes first, because beside a restore point it would be taken for somebody's.
 func markPoint(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	nameless := namelessPoints(r.Facts)
-	for i := range nameless {
-		if i > 0 {
-			if err := r.Client.VDI.Destroy(ctx, nameless[i].Ref); err != nil && !isGone(err) {
-				return "", r.doing(err, "destroy a second restore point")
-			}
-			continue
-		}
-		if err := r.Client.VDI.SetOtherConfig(ctx, nameless[i].Ref, r.pointMarks(&nameless[i])); err != nil {
-			return "", r.doing(err, "mark the restore point")
+	for _, second := range nameless[1:] {
+		if err := r.Client.VDI.Destroy(ctx, second.Ref); err != nil && !isGone(err) {
+			return "", r.doing(err, "destroy a second restore point")
 		}
 	}
-	return "", nil
+	return "", r.doing(r.Client.VDI.SetOtherConfig(ctx, nameless[0].Ref, r.pointMarks(&nameless[0])), "mark the restore point")
 }
 
 // pointMarks is the other_config of a disk that is a restore point of the resize under way.
@@ -222,10 +216,12 @@ func withdrawRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.doing(r.Client.VDI.RemoveFromOtherConfig(ctx, r.VM.rootDisk().VDI.Ref, markCopying), "take the mark of the copy off the root disk")
 }
 
-// droppable are the restore points of the resize under way, and copies of its that have never got their marks. What somebody
-// has given to a VM is left to him.
+// droppable are copies of the restore point that have never got their marks, and the restore points of the resize under way:
+// without those nobody would know whose the copies are. What somebody has given to a VM is left to him.
 func droppable(f *Facts) []VDI {
-	return slices.DeleteFunc(append(f.points(), copiesOfPoint(f)...), func(v VDI) bool { return v.Users > 0 })
+	points := f.points()
+	slices.Reverse(points) // the one that is copied last
+	return slices.DeleteFunc(append(copiesOfPoint(f), points...), func(v VDI) bool { return v.Users > 0 })
 }
 
 func noPoints(f *Facts) bool { return len(droppable(f)) == 0 }

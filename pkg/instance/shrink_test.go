@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,6 +100,52 @@ func TestShrinking(t *testing.T) {
 				t.Errorf("steps %v, %v; want to wait", plan.Steps, plan.Outcome)
 			case !test.waits && (len(plan.Steps) != 1 || plan.Steps[0].Name != test.step):
 				t.Errorf("steps %v, %v; want %s", plan.Steps, plan.Outcome, test.step)
+			}
+		})
+	}
+}
+
+// TestAnotherSizeAfterShrink says what another size makes of a resize whose smaller disk is in its place, or on its way: the disk
+// from before goes only when the user agrees, or goes back.
+func TestAnotherSizeAfterShrink(t *testing.T) {
+	sizes := func(flavor string, size, shrinkTo int64) factsOption {
+		return func(f *Facts) { ofFlavor(flavor)(f); f.Want.Disks[0].Size, f.Want.Disks[0].ShrinkTo = size, shrinkTo }
+	}
+	displaced := func(f *Facts) { pointOf(f); f.RestorePoints[0].Snapshot, f.RestorePoints[0].Size = false, 20*gib }
+	inPlace := func(disk int64) []factsOption {
+		return []factsOption{
+			complete(v1alpha1.PowerStateRunning), sizedAs("small", disk), manualOption, atOnceOption, ranAlready, displaced,
+			func(f *Facts) {
+				f.VM.rootDisk().VDI.OtherConfig[markIncoming] = "id1/" + string(incomingShrunk)
+			},
+		}
+	}
+	shrunk := func(to string, more ...factsOption) *Facts {
+		return given(slices.Concat(inPlace(4*gib), []factsOption{journalled("small", to, 20*gib, 4*gib)}, more)...)
+	}
+	copying := func(to string, more ...factsOption) *Facts {
+		halfway := []factsOption{complete(v1alpha1.PowerStateHalted), sizedAs("small", 20*gib), manualOption, kept, journalled("small", to, 20*gib, 4*gib)}
+		return given(slices.Concat(halfway, more)...)
+	}
+	for name, test := range map[string]struct {
+		facts *Facts
+		step  string
+	}{
+		"a third flavor":                               {shrunk("small", sizes("huge", 4*gib, 4*gib)), stepRetarget},
+		"a third flavor, from two":                     {shrunk("large", sizes("huge", 4*gib, 4*gib)), stepRetarget},
+		"smaller again":                                {shrunk("small", sizes("small", 2*gib, 2*gib)), stepRetarget},
+		"smaller again, with the old flavor":           {shrunk("large", sizes("small", 2*gib, 2*gib)), stepRetarget},
+		"larger, and smaller than before":              {shrunk("small", sizes("small", 8*gib, 8*gib)), stepRetarget},
+		"the old size":                                 {shrunk("small", sizes("small", 20*gib, 0)), "ShutDown"},
+		"no size":                                      {shrunk("small", sizes("small", 0, 0)), "DestroyRestorePoints"},
+		"the old flavor, and the smaller disk is kept": {shrunk("large", sizes("small", 4*gib, 4*gib), sizedAs("large", 4*gib)), "ShutDown"},
+		"another smaller size while it is copied":      {copying("small", sizes("small", 8*gib, 8*gib)), stepRetarget},
+		"the old flavor while it is copied":            {copying("large", sizes("small", 4*gib, 4*gib)), stepRetarget},
+		"the old size while it is copied":              {copying("small", sizes("small", 20*gib, 0)), "ReleaseStart"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if plan := Decide(test.facts, testTime); stepNames(plan.Steps) != test.step {
+				t.Errorf("steps %v, %v; want %s", stepNames(plan.Steps), plan.Outcome, test.step)
 			}
 		})
 	}
