@@ -46,9 +46,9 @@ type Options struct {
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 	// MetricsAddress and HealthAddress are host:port; "" or "0" is off.
 	MetricsAddress, HealthAddress string
-	// Concurrency is how many instances are worked on at a time; 0 means 20.
+	// Concurrency is how many instances are worked on at a time; 0 means DefaultConcurrency.
 	Concurrency int
-	// QPS and Burst limit the requests to the API server; 0 means 100 and 200.
+	// QPS and Burst limit the requests to the API server; 0 means DefaultQPS and DefaultBurst.
 	QPS   float32
 	Burst int
 	// ConsoleURL is where users reach the console gateway; without it no console gets a URL.
@@ -70,11 +70,17 @@ type Options struct {
 	WrapXenAPI func(http.RoundTripper) http.RoundTripper
 }
 
+// What Options mean that are not given.
 const (
-	defaultConcurrency = 20
-	defaultQPS         = 100
-	defaultBurst       = 200
-	defaultShutdown    = 15 * time.Second
+	DefaultConcurrency = 20
+	// DefaultQPS lets 25 instances be made in a second, with six requests each and some room; the API server's own priority and
+	// fairness protect it from more than it can take.
+	DefaultQPS   = 200
+	DefaultBurst = 2 * DefaultQPS
+)
+
+const (
+	defaultShutdown = 15 * time.Second
 	// poolConcurrency is how many XenPools are worked on at a time. A pass may wait for a call to its pool.
 	poolConcurrency = 8
 	// fieldOwner owns what we apply.
@@ -128,7 +134,7 @@ func NewManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 		options.Endpoints = &egress.Guard{}
 	}
 	restConfig = rest.CopyConfig(restConfig)
-	restConfig.QPS, restConfig.Burst = orDefault(options.QPS, defaultQPS), orDefault(options.Burst, defaultBurst)
+	restConfig.QPS, restConfig.Burst = orDefault(options.QPS, DefaultQPS), orDefault(options.Burst, DefaultBurst)
 	mgr, err := manager.New(restConfig, managerOptions(options))
 	if err != nil {
 		return nil, fmt.Errorf("make the manager: %w", err)

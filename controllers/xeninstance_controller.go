@@ -85,7 +85,7 @@ func setupInstance(s *shared) error {
 		Watches(&v1alpha1.XenSnapshot{}, mapped(snapshotField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(rescueImageField)).
 		WatchesRawSource(s.pools.Source(kindInstance)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: orDefault(s.options.Concurrency, defaultConcurrency)}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: orDefault(s.options.Concurrency, DefaultConcurrency)}).
 		Complete(r)
 }
 

@@ -20,6 +20,8 @@ import (
 
 const (
 	scaleInstances = 1000
+	// glance is the time between two looks at all of them: each costs the API server as much as making several.
+	glance = 2 * time.Second
 	// scalePatience is how long all of them may take.
 	scalePatience = 15 * time.Minute
 	// idleFor is how long the manager is watched at rest.
@@ -101,7 +103,7 @@ func (o *operator) createAll(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scalePatience)
 	defer cancel()
-	return every(ctx, 500*time.Millisecond, func() error {
+	return every(ctx, glance, func() error {
 		var all v1alpha1.XenInstanceList
 		if err := o.client.List(ctx, &all); err != nil {
 			return err

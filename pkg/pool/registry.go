@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -229,13 +230,24 @@ func (s keySource) Start(_ context.Context, queue workqueue.TypedRateLimitingInt
 // String is how the source is called in logs.
 func (s keySource) String() string { return "pools: what happens to each " + s.kind }
 
+// finishFirst is the priority of a key whose task has ended. With many keys in the queue the pool would else finish tasks faster
+// than they are tidied up, and forget those above its limit; how they ended would then be told by reading everything anew.
+const finishFirst = 1
+
 // wake queues a key after a while.
-func (g *Registry) wake(key xencache.Key, after time.Duration) {
+func (g *Registry) wake(key xencache.Key, after time.Duration) { g.queue(key, after, 0) }
+
+// queue queues a key after a while, before those of a lower priority.
+func (g *Registry) queue(key xencache.Key, after time.Duration, priority int) {
 	g.mu.Lock()
 	queues := g.queues[key.Kind]
 	g.mu.Unlock()
 	req := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: key.Namespace, Name: key.Name}}
 	for _, queue := range queues {
+		if q, ok := queue.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+			q.AddWithOpts(priorityqueue.AddOpts{After: after, Priority: &priority}, req)
+			continue
+		}
 		queue.AddAfter(req, after)
 	}
 }

@@ -3,12 +3,15 @@ package pool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
@@ -156,5 +159,31 @@ func TestNothingIsSentAfterTheEnd(t *testing.T) {
 	}
 	if n := ours(); n != 0 {
 		t.Errorf("%d sessions were left", n)
+	}
+}
+
+// What is under way is finished before anything new is begun, however long the queue is.
+func TestWhoseTaskHasEndedComesFirst(t *testing.T) {
+	const kind = "XenInstance"
+	queue := priorityqueue.New[reconcile.Request](kind)
+	defer queue.ShutDown()
+	registry := NewRegistry(RegistryOptions{Logger: logr.Discard()})
+	if err := registry.Source(kind).Start(t.Context(), queue); err != nil {
+		t.Fatal(err)
+	}
+	key := func(name string) xencache.Key { return xencache.Key{Kind: kind, Namespace: "team", Name: name} }
+	for i := range 100 {
+		registry.Wake(key(fmt.Sprint("new-", i)))
+	}
+	r := &runner{registry: registry, slots: newSlots()}
+	r.notify(xencache.Change{Keys: []xencache.Key{key("changed"), key("ended")}, TasksEnded: []xencache.Key{key("ended")}})
+	if first, _ := queue.Get(); first.Name != "ended" {
+		t.Errorf("%q came first", first.Name)
+	}
+	if second, _ := queue.Get(); second.Name != "new-0" {
+		t.Errorf("%q came second", second.Name)
+	}
+	if left := queue.Len(); left != 100 {
+		t.Errorf("%d are left in the queue", left)
 	}
 }

@@ -355,6 +355,7 @@ func (r *runner) snapshot() (State, *xenapi.Client, *v1alpha1.XenPool) {
 // notify passes a change of the pool's objects on.
 func (r *runner) notify(change xencache.Change) {
 	for _, key := range change.TasksEnded {
+		r.registry.queue(key, 0, finishFirst)
 		r.wake(r.slots.release(key))
 	}
 	r.wake(change.Keys)
