@@ -127,14 +127,15 @@ func resizeWorkflows() []testkit.Workflow {
 			}),
 			Converged: ends("after", true, refused(v1alpha1.ReasonRolledBack, "small")),
 		},
-		{
-			Name: "destroyed while it waits", VMs: 0, Setup: waiting, Converged: isGone,
-			Drive: func(t testing.TB, w *testkit.World) {
-				if err := w.Client.Delete(t.Context(), web(w).Object()); err != nil {
-					t.Fatal(err)
-				}
-			},
-		},
+		{Name: "destroyed while it waits", VMs: 0, Setup: waiting, Converged: isGone, Drive: deleteWeb},
+	}
+}
+
+// deleteWeb deletes the instance, and waits for nothing.
+func deleteWeb(t testing.TB, w *testkit.World) {
+	t.Helper()
+	if err := w.Client.Delete(t.Context(), web(w).Object()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -166,3 +167,31 @@ func TestCrashInResize(t *testing.T) {
 		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
 	}
 }
+
+// TestDeletedAnywhereInResize deletes the instance after points all along the way of a resize with a restore point, back with the
+// disk, and to a smaller disk: nothing of it is left on the pool. The manager dies each time too, so all that is known of the way
+// is what is on the pool; one that lives on is tested while the disk is copied (TestDeletedInShrink).
+func TestDeletedAnywhereInResize(t *testing.T) {
+	t.Parallel()
+	story := &shrinkStory{runs: map[string]shrinkRun{}}
+	story.image, story.tree = guestImage(t, mbrTable)
+	shrinks := testkit.Workflow{
+		Name: "smaller", Setup: story.begin(manually), Reached: ofInstance(awaiting), Step: shrinkStep,
+		Drive: func(t testing.TB, w *testkit.World) { changed(t, w, shrunkTo(afterShrink)) },
+	}
+	for _, workflow := range append(resizeWorkflows(), shrinks) {
+		switch workflow.Name {
+		case "up to be confirmed", "revert with the disk":
+			workflow.Reached, workflow.Step = workflow.Converged, deletedStep
+		case "smaller":
+		default:
+			continue
+		}
+		workflow.VMs, workflow.Converged, workflow.Then = 0, isGone, deleteWeb
+		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }
+		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
+	}
+}
+
+// deletedStep is how many actions lie between two deletions in the quick mode.
+const deletedStep = 12

@@ -30,6 +30,10 @@ type Workflow struct {
 	Setup func(t testing.TB, w *World)
 	// Drive does what the user does, and waits for nothing.
 	Drive func(t testing.TB, w *World)
+	// Then is what the user does next, nil for nothing: as soon as Reached no longer complains, or, where the manager is killed on
+	// the way there, before another one starts. The manager is killed only on the way there.
+	Then    func(t testing.TB, w *World)
+	Reached func(ctx context.Context, w *World) error
 	// Converged complains as long as the cluster does not say that it is done.
 	Converged func(ctx context.Context, w *World) error
 	// VMs is how many VMs with the mark of our installation, and the role vm, there are in the end.
@@ -80,10 +84,21 @@ func (workflow Workflow) Undisturbed(t testing.TB, environment *Environment, run
 	defer w.Close()
 	w.manager.fence.Arm(0)
 	workflow.Drive(t, w)
-	if err := workflow.finish(w); err != nil {
+	var ending Ending
+	if workflow.Then != nil {
+		if err := workflow.finish(w, workflow.Reached); err != nil {
+			return Ending{}, err
+		}
+		ending.Actions = w.manager.fence.Actions()
+		workflow.Then(t, w)
+	}
+	if err := workflow.finish(w, workflow.Converged); err != nil {
 		return Ending{}, err
 	}
-	ending := Ending{Actions: w.manager.fence.Actions(), Inventory: w.inventory()}
+	if workflow.Then == nil {
+		ending.Actions = w.manager.fence.Actions()
+	}
+	ending.Inventory = w.inventory()
 	return ending, workflow.check(t.Context(), w, ending.Inventory)
 }
 
@@ -96,8 +111,12 @@ func (workflow Workflow) KilledAfter(t testing.TB, environment *Environment, run
 	first := w.manager.fence
 	first.Arm(k)
 	workflow.Drive(t, w)
+	over := workflow.Converged
+	if workflow.Then != nil {
+		over = workflow.Reached
+	}
 	err := w.until("the manager is killed", func(ctx context.Context) error {
-		if err := workflow.Converged(ctx, w); err != nil {
+		if err := over(ctx, w); err != nil {
 			return err
 		}
 		return w.atRest() // it took fewer actions this time
@@ -106,8 +125,11 @@ func (workflow Workflow) KilledAfter(t testing.TB, environment *Environment, run
 		return fmt.Errorf("%w\nthe first manager did:\n%s", err, listed(first.Actions()))
 	}
 	w.KillManager()
+	if workflow.Then != nil {
+		workflow.Then(t, w)
+	}
 	second := w.StartManager()
-	if err = workflow.finish(w); err == nil {
+	if err = workflow.finish(w, workflow.Converged); err == nil {
 		err = workflow.check(t.Context(), w, undisturbed.Inventory)
 	}
 	if err != nil {
@@ -135,9 +157,9 @@ func (workflow Workflow) begin(t testing.TB, environment *Environment, run RunMa
 	return w
 }
 
-// finish waits for the end of the story.
-func (workflow Workflow) finish(w *World) error {
-	err := w.until(workflow.Name+" has converged", func(ctx context.Context) error { return workflow.Converged(ctx, w) })
+// finish waits for the end of the story, or of a part of it.
+func (workflow Workflow) finish(w *World, converged func(context.Context, *World) error) error {
+	err := w.until(workflow.Name+" has converged", func(ctx context.Context) error { return converged(ctx, w) })
 	if err == nil {
 		err = w.atRest()
 	}
