@@ -216,6 +216,7 @@ func (s *shared) register() error {
 func (s *shared) addTransfers() error {
 	s.stores = &transfer.SecretStores{
 		Secrets: s.manager.GetAPIReader(), Namespace: s.options.Namespace, Installation: s.options.Installation, Guard: s.options.Endpoints,
+		Clock: s.clock,
 	}
 	s.scratch = transfer.Scratch{
 		Space: shrink.NewSpace(orDefault(s.options.ScratchDir, os.TempDir()), s.options.ScratchLimit), Most: orDefault(s.options.MaxShrinks, 1),

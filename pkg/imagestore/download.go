@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"k8s.io/utils/clock"
 )
 
 // DownloadOptions say how an object is read to its end.
@@ -16,11 +18,15 @@ type DownloadOptions struct {
 	Attempts int
 	// Wait pauses before a new connection; nil waits 1 s, 2 s, 4 s… or what the store asks for.
 	Wait func(ctx context.Context, attempt int, asked time.Duration) error
+	// Clock tells how fast bytes come, over all connections; the real one if nil.
+	Clock clock.PassiveClock
 }
 
 const (
 	defaultAttempts = 5
-	maxPause        = 30 * time.Second
+	// maxPause is how long a download waits for a new connection. Who is asked to wait longer had better begin anew then:
+	// meanwhile others may use what the download holds.
+	maxPause = 30 * time.Second
 )
 
 // Download reads an object from the beginning to its end. A connection that breaks is made anew where it broke, if the
@@ -32,6 +38,7 @@ type Download struct {
 	object  Object
 	options DownloadOptions
 	digest  *digester
+	pace    *pace
 
 	body   io.ReadCloser
 	offset int64
@@ -47,6 +54,9 @@ func NewDownload(ctx context.Context, store Store, name string, object Object, o
 	if options.Wait == nil {
 		options.Wait = pause
 	}
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
 	compute := options.Wanted
 	compute.SHA256 = "wanted"
 	compute.SHA512 += object.Digests.SHA512
@@ -54,11 +64,23 @@ func NewDownload(ctx context.Context, store Store, name string, object Object, o
 		compute.MD5 += object.Digests.MD5
 	}
 
-	return &Download{ctx: ctx, store: store, name: name, object: object, options: options, digest: digesterOf(compute)}
+	return &Download{ctx: ctx, store: store, name: name, object: object, options: options, digest: digesterOf(compute), pace: newPace(options.Clock)}
 }
 
 // Read implements io.Reader.
 func (d *Download) Read(p []byte) (int, error) {
+	d.pace.await(0)
+	n, err := d.readOn(p)
+	d.pace.moved += int64(n)
+	if slow := d.pace.rest(); slow != nil && err == nil {
+		err = &Error{Kind: Stalled, Op: "read", Target: d.store.Location(d.name), Err: slow}
+	}
+
+	return n, err
+}
+
+// readOn reads, over a new connection if need be.
+func (d *Download) readOn(p []byte) (int, error) {
 	for {
 		if d.done {
 			return 0, io.EOF
@@ -119,7 +141,7 @@ func (d *Download) end() error {
 func (d *Download) again(cause error) error {
 	_ = d.Close() // it is broken anyway
 	var e *Error
-	if d.broken++; !errors.As(cause, &e) || !e.Retryable() || d.broken >= d.options.Attempts || d.ctx.Err() != nil {
+	if d.broken++; !errors.As(cause, &e) || !e.Retryable() || errors.Is(cause, errSlow) || e.RetryAfter > maxPause || d.broken >= d.options.Attempts || d.ctx.Err() != nil {
 		return cause
 	}
 

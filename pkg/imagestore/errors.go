@@ -23,7 +23,7 @@ const (
 	Unavailable Kind = iota + 1
 	// Interrupted says a connection ended before all bytes were through.
 	Interrupted
-	// Stalled says no byte moved for too long.
+	// Stalled says no byte moved for too long, or too few.
 	Stalled
 	// Throttled says the store asks for fewer requests.
 	Throttled
@@ -120,6 +120,8 @@ func wrap(ctx context.Context, op, target string, err error) error {
 	switch {
 	case errors.Is(err, egress.ErrForbidden):
 		e.Kind = Forbidden
+	case errors.Is(err, errSlow):
+		e.Kind, e.Err = Stalled, errSlow
 	case errors.Is(err, errStalled):
 		e.Kind, e.Err = Stalled, errStalled
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):

@@ -319,7 +319,7 @@ func (g *Glance) Open(ctx context.Context, name string, object Object, offset, l
 		if ranged := rangeHeader(offset, length); ranged != "" {
 			headers["Range"] = ranged
 		}
-		response, err = client.Get(ctx, address, nil, &gophercloud.RequestOpts{ //nolint:bodyclose // the caller of Open closes it
+		response, err = client.Get(whole(ctx), address, nil, &gophercloud.RequestOpts{ //nolint:bodyclose // the caller of Open closes it
 			MoreHeaders: headers, KeepResponseBody: true, OkCodes: []int{http.StatusOK, http.StatusPartialContent, http.StatusNoContent},
 		})
 		return err

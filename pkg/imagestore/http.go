@@ -227,7 +227,7 @@ func (h *HTTP) Open(ctx context.Context, name string, object Object, offset, len
 	case object.Version != "":
 		request.Header.Set("If-Unmodified-Since", object.Version)
 	}
-	response, err := h.do(request, "read", name, http.StatusOK, http.StatusPartialContent)
+	response, err := h.do(request.WithContext(whole(ctx)), "read", name, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
 		return nil, err
 	}

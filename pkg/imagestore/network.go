@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
+
+	"k8s.io/utils/clock"
 
 	"github.com/kubexen/kubexen/pkg/egress"
 )
@@ -24,16 +27,19 @@ type Network struct {
 	CABundle []byte
 	// StallTimeout is how long nothing may move, one minute when zero. Waiting for our own side does not count.
 	StallTimeout time.Duration
-	// AnswerTimeout is how long a store may think once it has all of a request, ten minutes when zero: some compute the
-	// digest of a whole disk then.
+	// AnswerTimeout is how long a store may think once it has all of a request that changes something, ten minutes when
+	// zero: some compute the digest of a whole disk then. What only reads is answered within StallTimeout.
 	AnswerTimeout time.Duration
+	// Clock tells how fast bytes move; the real one if nil.
+	Clock clock.PassiveClock
 }
 
 const (
 	defaultStallTimeout  = time.Minute
 	defaultAnswerTimeout = 10 * time.Minute
 	dialTimeout          = 15 * time.Second
-	maxRedirects         = 10
+	// maxAnswer is the most that a store may say besides the bytes of an object: lists and errors are kept in memory.
+	maxAnswer = 16 * mebibyte
 )
 
 // errStalled is the cause of a request that was given up because nothing moved.
@@ -55,7 +61,7 @@ func (n Network) client() (*http.Client, error) {
 
 	return &http.Client{
 		Transport: &watched{
-			next:  transport,
+			next: transport, clock: n.clock(),
 			stall: orDefault(n.StallTimeout, defaultStallTimeout), answer: orDefault(n.AnswerTimeout, defaultAnswerTimeout),
 		},
 		CheckRedirect: n.checkRedirect,
@@ -90,16 +96,12 @@ func (n Network) checkURL(text string) error {
 	return n.Guard.CheckURL(text)
 }
 
-// checkRedirect follows redirects as far as the guard lets, and never from https to http.
-func (n Network) checkRedirect(request *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return fmt.Errorf("%d redirects lead nowhere", maxRedirects)
-	}
-	if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
-		return fmt.Errorf("%w: a redirect leads from https to %s", egress.ErrForbidden, request.URL.Scheme)
+func (n Network) clock() clock.PassiveClock {
+	if n.Clock == nil {
+		return clock.RealClock{}
 	}
 
-	return n.checkURL(withoutQuery(request.URL))
+	return n.Clock
 }
 
 // withoutQuery is a URL as it may be shown.
@@ -118,10 +120,16 @@ func orDefault(value, fallback time.Duration) time.Duration {
 	return value
 }
 
-// watched ends requests in which nothing moves. While the other side is awaited a clock runs; while our own side is
+type wholeKey struct{}
+
+// whole marks a request whose answer is an object: as long as it is.
+func whole(ctx context.Context) context.Context { return context.WithValue(ctx, wholeKey{}, true) }
+
+// watched ends requests in which nothing moves, or too little. While the other side is awaited a clock runs; while our own side is
 // (the request's body is being read, the response's body is not) it stands.
 type watched struct {
 	next          http.RoundTripper
+	clock         clock.PassiveClock
 	stall, answer time.Duration
 }
 
@@ -131,8 +139,8 @@ func (w *watched) RoundTrip(request *http.Request) (*http.Response, error) {
 	watch := &watch{cancel: cancel, limit: w.stall}
 	request = request.WithContext(ctx)
 	if request.Body != nil && request.Body != http.NoBody {
-		request.Body = &watchedUpload{body: request.Body, watch: watch, answer: w.answer}
-	} else {
+		request.Body = &watchedUpload{body: request.Body, watch: watch, answer: w.answer, pace: newPace(w.clock)}
+	} else if request.Method != http.MethodGet && request.Method != http.MethodHead {
 		watch.setLimit(w.answer)
 	}
 	watch.run()
@@ -142,13 +150,17 @@ func (w *watched) RoundTrip(request *http.Request) (*http.Response, error) {
 		cause := context.Cause(ctx)
 		cancel(nil)
 		if errors.Is(cause, errStalled) {
-			return nil, errStalled
+			return nil, cause
 		}
 
 		return nil, err
 	}
 	watch.setLimit(w.stall)
-	response.Body = &watchedDownload{body: response.Body, watch: watch, ctx: ctx}
+	left := int64(maxAnswer)
+	if isWhole, _ := ctx.Value(wholeKey{}).(bool); isWhole && response.StatusCode < http.StatusMultipleChoices {
+		left = math.MaxInt64
+	}
+	response.Body = &watchedDownload{body: response.Body, watch: watch, ctx: ctx, pace: newPace(w.clock), left: left}
 
 	return response, nil
 }
@@ -210,11 +222,17 @@ type watchedUpload struct {
 	body   io.ReadCloser
 	watch  *watch
 	answer time.Duration
+	pace   *pace
 }
 
 func (u *watchedUpload) Read(p []byte) (int, error) {
 	u.watch.stop()
+	if err := u.pace.rest(); err != nil { // the store has taken what it was given last
+		u.watch.cancel(err)
+		return 0, err
+	}
 	n, err := u.body.Read(p)
+	u.pace.await(n)
 	if err != nil {
 		u.watch.setLimit(u.answer) // the store has everything; now it may think
 	}
@@ -230,14 +248,24 @@ type watchedDownload struct {
 	body  io.ReadCloser
 	watch *watch
 	ctx   context.Context //nolint:containedctx // the body belongs to its request
+	pace  *pace
+	left  int64 // that the store may still say
 }
 
 func (d *watchedDownload) Read(p []byte) (int, error) {
 	d.watch.run()
+	d.pace.await(0)
 	n, err := d.body.Read(p)
+	d.pace.moved += int64(n)
 	d.watch.stop()
-	if err != nil && errors.Is(context.Cause(d.ctx), errStalled) {
-		err = errStalled
+	if cause := context.Cause(d.ctx); err != nil && errors.Is(cause, errStalled) {
+		err = cause
+	}
+	if slow := d.pace.rest(); slow != nil && err == nil {
+		err = slow
+	}
+	if d.left -= int64(n); d.left < 0 {
+		return 0, fmt.Errorf("the answer is longer than %d MiB", maxAnswer/mebibyte)
 	}
 
 	return n, err

@@ -36,6 +36,8 @@ const (
 	s3Attempts = 4
 	// firstPause is before the second attempt; it doubles with each.
 	firstPause = 250 * time.Millisecond
+	// maxPages is how many pages a list of unfinished uploads of one name may have, of a thousand each.
+	maxPages = 100
 )
 
 // S3 is a bucket and prefix of an S3-compatible store.
@@ -127,7 +129,7 @@ func (s *S3) Open(ctx context.Context, name string, object Object, offset, lengt
 	if err != nil {
 		return nil, s.wrap(ctx, "read", name, err)
 	}
-	body, info, header, err := s.core.GetObject(ctx, s.bucket, s.key(name), options)
+	body, info, header, err := s.core.GetObject(whole(ctx), s.bucket, s.key(name), options)
 	if err != nil {
 		return nil, s.wrap(ctx, "read", name, err)
 	}
@@ -156,7 +158,7 @@ func (s *S3) Remove(ctx context.Context, name string) error {
 // that we could find; that is no error.
 func (s *S3) removeStale(ctx context.Context, name string) error {
 	keyMarker, idMarker := "", ""
-	for {
+	for range maxPages {
 		found, err := s.core.ListMultipartUploads(ctx, s.bucket, s.key(name), keyMarker, idMarker, "", 0)
 		if err := s.wrap(ctx, "list unfinished uploads of", name, err); err != nil {
 			if KindOf(err) == Refused {
@@ -178,6 +180,8 @@ func (s *S3) removeStale(ctx context.Context, name string) error {
 		}
 		keyMarker, idMarker = found.NextKeyMarker, found.NextUploadIDMarker
 	}
+
+	return &Error{Kind: Unavailable, Op: "list unfinished uploads of", Target: s.Location(name), Err: fmt.Errorf("the list has more than %d pages", maxPages)}
 }
 
 // s3Kinds are codes that say more than their status.

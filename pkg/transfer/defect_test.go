@@ -46,7 +46,6 @@ func TestAPanicEndsOneTransfer(t *testing.T) {
 		}
 		return file{body: raw}, nil
 	}))
-	before := r.disks()
 	for _, name := range []string{"nowhere", "blind", "head", "middle"} {
 		r.Start(named(name), r.fromHTTP(t, "https://store/"+name+"?signature=secret"))
 		f := failure(t, r.ended(t, named(name)).Err)
@@ -60,8 +59,8 @@ func TestAPanicEndsOneTransfer(t *testing.T) {
 			t.Errorf("%s: its stack is not logged", name)
 		}
 	}
-	if n := r.disks() - before; n != 0 {
-		t.Errorf("%d disks are left", n)
+	if n := r.complete(); n != 0 {
+		t.Errorf("%d disks are taken for complete", n)
 	}
 	r.Start(named("whole"), r.fromHTTP(t, "https://store/whole"))
 	if state := r.ended(t, named("whole")); state.Err != nil {

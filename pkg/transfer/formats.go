@@ -44,7 +44,7 @@ func (s *source) byRanges(ctx context.Context, t *target) error {
 	if err := s.verify(digest); err != nil {
 		return err
 	}
-	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{}).Verify(blocks)
+	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{Clock: s.clock}).Verify(blocks)
 	content, err := disk.Open(reader, s.object.Size, s.stated)
 	if err != nil {
 		return err

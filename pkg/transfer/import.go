@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"k8s.io/utils/clock"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/contain"
 	"github.com/kubexen/kubexen/pkg/disk"
@@ -27,6 +29,7 @@ type source struct {
 	wanted imagestore.Digests
 	stated disk.Format
 	meter  *meter
+	clock  clock.PassiveClock
 	sha256 string // of the file, once it was read to its end
 }
 
@@ -51,7 +54,11 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 		if err != nil {
 			return err
 		}
-		sources[n] = &source{store: store, wanted: digests(layer.Checksum), stated: disk.Format(layer.Format), meter: m}
+		sources[n] = &source{store: store, wanted: digests(layer.Checksum), stated: disk.Format(layer.Format), meter: m, clock: l.clock}
+		// Before a slot is taken: a store that does not answer would keep it from all others.
+		if sources[n].object, err = store.Stat(ctx, ""); err != nil {
+			return importFailure(storeFailure(err))
+		}
 	}
 	var host string
 	handle.Cache.View(func(v xencache.View) { host = hostOf(v, sr) })
@@ -62,10 +69,8 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	defer release()
 	t := &target{handle: handle, sr: sr, request: i, task: TaskName(handle.Installation, id)}
 	for _, s := range sources {
-		if err = s.begin(ctx); err == nil {
-			t.said, err = imageMarks(s.object.Image)
-		}
-		if err == nil {
+		s.begin()
+		if t.said, err = imageMarks(s.object.Image); err == nil {
 			err = contain.Call(func() error { return s.into(ctx, t) }) // what was begun is undone all the same
 		}
 		if err != nil {
@@ -76,14 +81,10 @@ func (l *Local) fill(ctx context.Context, id ID, m *meter, i *Import) error {
 	return importFailure(t.settle(ctx, m, sources[len(sources)-1].sha256, err))
 }
 
-// begin looks at the file.
-func (s *source) begin(ctx context.Context) (err error) {
-	if s.object, err = s.store.Stat(ctx, ""); err != nil {
-		return storeFailure(err)
-	}
+// begin says that the file is read from now on.
+func (s *source) begin() {
 	s.meter.begin(max(0, s.object.Size))
 	s.restart(max(0, s.object.Size))
-	return nil
 }
 
 func digests(checksum *v1alpha1.Checksum) imagestore.Digests {
@@ -183,7 +184,7 @@ func (s *source) lengthOf(content *disk.Sniffed) int64 {
 
 // open reads the file from its beginning. Where it breaks off it goes on, if the store can; at the end it compares digests.
 func (s *source) open(ctx context.Context) *imagestore.Download {
-	return imagestore.NewDownload(ctx, s.store, "", s.object, imagestore.DownloadOptions{Wanted: s.wanted})
+	return imagestore.NewDownload(ctx, s.store, "", s.object, imagestore.DownloadOptions{Wanted: s.wanted, Clock: s.clock})
 }
 
 // restart counts anew: the file is read once more.
@@ -196,7 +197,7 @@ func (s *source) isFixedVHD(ctx context.Context) bool {
 	if s.stated == disk.Raw {
 		return false
 	}
-	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{})
+	reader := imagestore.NewReaderAt(ctx, s.store, "", s.object, imagestore.DownloadOptions{Clock: s.clock})
 	found, err := disk.Open(reader, s.object.Size, s.stated)
 	_, fixed := found.(*disk.VHDDisk)
 	return err == nil && fixed

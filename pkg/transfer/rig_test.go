@@ -13,7 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -31,6 +31,7 @@ type rig struct {
 	*transfer.Local
 	pool   *testkit.Simulator
 	handle *pool.Handle
+	clock  *clocktesting.FakePassiveClock
 	woken  chan xencache.Key
 	logged *log
 }
@@ -55,7 +56,7 @@ func newRig(t *testing.T, stores transfer.Stores) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close(context.Background()) }) // the simulator ends, too
-	r := &rig{pool: simulator, woken: make(chan xencache.Key, 1000), logged: &log{}, handle: &pool.Handle{
+	r := &rig{pool: simulator, clock: clocktesting.NewFakePassiveClock(time.Now()), woken: make(chan xencache.Key, 1000), logged: &log{}, handle: &pool.Handle{
 		Name: "lab", Installation: "here", Client: client, Cache: xencache.New(xencache.Options{Installation: "here"}),
 		Pool: &v1alpha1.XenPool{Spec: v1alpha1.XenPoolSpec{Limits: &v1alpha1.PoolLimits{MaxTransfersPerHost: ptr.To[int32](2)}}},
 	}}
@@ -69,7 +70,7 @@ func newRig(t *testing.T, stores transfer.Stores) *rig {
 	case err := <-over:
 		t.Fatal(err)
 	}
-	r.Local = transfer.NewLocal(r, stores, func(key xencache.Key) { r.woken <- key }, clock.RealClock{}, transfer.Scratch{}, r.logged.logger())
+	r.Local = transfer.NewLocal(r, stores, func(key xencache.Key) { r.woken <- key }, r.clock, transfer.Scratch{}, r.logged.logger())
 	go func() { over <- r.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -96,8 +97,17 @@ func (r *rig) sr(t *testing.T) string {
 	return uuid
 }
 
-// disks are how many there are on the pool.
-func (r *rig) disks() int { return len(r.pool.Records("VDI")) }
+// complete is how many disks are marked as what they are to be. One that is not may be left for a moment, as long as the pool
+// holds it; whoever asked for it takes it away.
+func (r *rig) complete() int {
+	n := 0
+	for _, vdi := range r.pool.Records("VDI") {
+		if config, _ := vdi["other_config"].(map[string]string); config[transfer.MarkSHA256] != "" {
+			n++
+		}
+	}
+	return n
+}
 
 // ended waits until a transfer has ended.
 func (r *rig) ended(t *testing.T, id transfer.ID) transfer.State {

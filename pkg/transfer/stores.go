@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -25,6 +26,8 @@ type SecretStores struct {
 	Installation string
 	// Guard decides where the operator connects on a tenant's word.
 	Guard *egress.Guard
+	// Clock tells stores that trickle from slow ones.
+	Clock clock.PassiveClock
 }
 
 // Open implements Stores.
@@ -118,7 +121,7 @@ func (s *SecretStores) http(ctx context.Context, place Place, url string, ref *v
 
 // network is how the store is reached. What an administrator named, for the whole cluster, may be anywhere.
 func (s *SecretStores) network(place Place, data map[string][]byte) imagestore.Network {
-	network := imagestore.Network{CABundle: data[imagestore.KeyCABundle]}
+	network := imagestore.Network{CABundle: data[imagestore.KeyCABundle], Clock: s.Clock}
 	if place.Namespace != "" {
 		network.Guard = s.Guard
 	}
