@@ -166,7 +166,7 @@ func TestSnapshotsInABucket(t *testing.T) {
 		for _, uploaded := range s.Status.Upload.Files {
 			key := "nightly/" + w.Namespace + "/" + s.Name + "/" + uploaded.Name
 			if uploaded.Name == file && uploaded.Location == "s3://"+s3.Bucket+"/"+key {
-				body := s3.Get(t, key)
+				body := s3.Download(t, key)
 				if int64(len(body)) != uploaded.SizeBytes || digest(body) != uploaded.SHA256 {
 					t.Errorf("%s has %d bytes with digest %s; status is %s", key, len(body), digest(body), testkit.Manifest(s))
 				}

@@ -21,6 +21,7 @@ qemu-system-x86_64 | qemu-system-x86 | a VNC server that nobody here wrote
 /usr/lib/python3/dist-packages/keystone/cmd/manage.py| python3-keystone | the identity service before it
 /usr/bin/glance | python3-glanceclient | the client that comes with the image service
 zstd            | zstd            | unpacking what is compressed
+curl            | curl            | the S3 client of whoever has only a shell
 openssl         | openssl         | opening encrypted console tokens as documented
 '
 

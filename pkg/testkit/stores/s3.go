@@ -2,8 +2,10 @@ package stores
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"os"
@@ -104,6 +106,28 @@ func (s *S3) Get(t testing.TB, key string) []byte {
 	}
 
 	return data
+}
+
+// Download reads an object as somebody with a shell does: by curl, which knows nothing of the clients here.
+func (s *S3) Download(t testing.TB, key string) []byte {
+	t.Helper()
+	nothing := sha256.Sum256(nil) // what is sent with a GET; older curls sign this header, but do not make it
+	arguments := []string{
+		"--fail", "--silent", "--show-error", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", s.AccessKeyID + ":" + s.SecretAccessKey,
+		"--header", "x-amz-content-sha256: " + hex.EncodeToString(nothing[:]),
+	}
+	if s.CABundle != nil {
+		authority := filepath.Join(t.TempDir(), "ca.crt")
+		write(t, authority, string(s.CABundle))
+		arguments = append(arguments, "--cacert", authority)
+	}
+	var body, complaints bytes.Buffer
+	curl := exec.CommandContext(t.Context(), "curl", append(arguments, s.URL+"/"+s.Bucket+"/"+key)...)
+	curl.Stdout, curl.Stderr = &body, &complaints
+	if err := curl.Run(); err != nil {
+		t.Fatalf("curl %s: %v\n%s", key, err, complaints.String())
+	}
+	return body.Bytes()
 }
 
 // Keys lists the objects.
