@@ -172,12 +172,17 @@ func (r *revertRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.Xen
 		return "", fmt.Errorf("no resize of %s can be reverted: none is under way, none waits to be confirmed", i.Name)
 	case r.discard && resize.RestorePoint == nil:
 		return "", errors.New("the resize has no restore point to go back to: without --discard CPUs and memory go back and the data stays")
-	case resize.From == "":
-		return "", errors.New("the VM had no flavor before the resize: name one that has its old size, with kubectl xen resize")
 	case !r.discard && resize.From == resize.To:
 		return "", errors.New("the resize has changed the root disk alone: --discard puts that back, and what was written to it since is lost")
 	}
-	i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: resize.From}
+	shrinks := i.Spec.RootDisk != nil && i.Spec.RootDisk.ShrinkTo != nil
+	i.Spec.FlavorRef = nil // an adopted VM that had none keeps its own size
+	if resize.From != "" {
+		i.Spec.FlavorRef = &v1alpha1.FlavorReference{Name: resize.From}
+	}
+	if root := i.Spec.RootDisk; root != nil {
+		root.ShrinkTo = nil // nothing is made smaller on the way back
+	}
 	if !r.discard {
 		return "", nil
 	}
@@ -185,8 +190,8 @@ func (r *revertRequest) edit(_ context.Context, _ client.Client, i *v1alpha1.Xen
 		i.Spec.Resize = &v1alpha1.Resize{}
 	}
 	i.Spec.Resize.DiscardTo = resize.RestorePoint.ID
-	if root := i.Spec.RootDisk; root != nil && (root.Size != nil || root.ShrinkTo != nil) {
-		root.Size, root.ShrinkTo = resize.RestorePoint.Size, nil
+	if root := i.Spec.RootDisk; root != nil && (root.Size != nil || shrinks) {
+		root.Size = resize.RestorePoint.Size
 	}
 	return "", nil
 }

@@ -27,6 +27,13 @@ const (
 	gptArrayCRC    = 88
 )
 
+// dynamicDisk are the types of the partitions that Windows puts on a dynamic disk, as they are on the disk: the one of its own
+// table (5808c8aa-7e8f-42e0-85d2-e1e90434cfb3), and the one of its volumes (af9b60a0-1431-4f62-bc68-3311714a69ad).
+var dynamicDisk = []string{
+	"\xaa\xc8\x08\x58\x8f\x7e\xe0\x42\x85\xd2\xe1\xe9\x04\x34\xcf\xb3",
+	"\xa0\x60\x9b\xaf\x31\x14\x62\x4f\xbc\x68\x33\x11\x71\x4a\x69\xad",
+}
+
 // gptTable is a GPT as read from the beginning of the disk.
 type gptTable struct {
 	mbr    []byte // the protective MBR
@@ -110,6 +117,9 @@ func (t *gptTable) readPartitions(arrayStart, arrayEnd, entrySize, size int64) e
 			continue // no type: not used
 		}
 		name := number(int(i) + 1)
+		if slices.Contains(dynamicDisk, string(entry[:16])) {
+			return refuse(OtherContent, name, "it is part of a Windows dynamic disk, which keeps a table of its own")
+		}
 		first, last := le.Uint64(entry[32:]), le.Uint64(entry[40:])
 		start, end, fits := inSectors(first, last-first+1, size)
 		if last < first || !fits || start < firstUsable || end > usableEnd {

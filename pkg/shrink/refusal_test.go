@@ -122,6 +122,8 @@ func TestTablesThatDoNotAddUp(t *testing.T) {
 		"half an entry":               {mbr, at(entry1+12, number(0)), ContradictoryTable, "half empty"},
 		"no partition":                {mbr, at(entry1, []byte{8: 1, 2*mbrEntrySize - 1: 0}), UnknownTable, "no partition"},
 		"Windows dynamic disk":        {mbr, at(entry1+4, []byte{kindDynamic}), OtherContent, "dynamic disk"},
+		"dynamic disk in a GPT":       {dynamicGPT("AF9B60A0-1431-4F62-BC68-3311714A69AD"), asItIs, OtherContent, "dynamic disk"},
+		"its table in a GPT":          {dynamicGPT("5808C8AA-7E8F-42E0-85D2-E1E90434CFB3"), asItIs, OtherContent, "dynamic disk"},
 		"hybrid":                      {gpt, at(entry2, []byte{0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0}), HybridTable, "hybrid"},
 		"no protective MBR":           {gpt, at(510, []byte{0, 0}), ContradictoryTable, "protective"},
 		"GPT and MBR":                 {gpt, at(entry1+4, []byte{0x83}), ContradictoryTable, "which one holds"},
@@ -155,6 +157,13 @@ func TestTablesThatDoNotAddUp(t *testing.T) {
 func at(offset int64, data []byte) func(*testing.T, string) {
 	return func(t *testing.T, path string) { put(t, path, offset, data) }
 }
+
+// dynamicGPT is a GPT with a partition of a type of Windows's dynamic disks.
+func dynamicGPT(kind string) layout {
+	return layout{mebibytes: 200, root: mebibyte, script: "label: gpt\nstart=2048, size=300000, type=" + kind + "\n"}
+}
+
+func asItIs(*testing.T, string) {}
 
 // gptField sets a field of the GPT's header, and its checksum.
 func gptField(offset int64, value uint64) func(*testing.T, string) {
