@@ -108,15 +108,24 @@ func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, re
 	in.Image = image.Demanded(spec, status)
 	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
 	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
-		message := fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, s.pool.Name)
-		if at >= 0 && status.Pools[at].Message != "" {
-			message += ": " + status.Pools[at].Message
-		}
-		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: message, Passing: true}
+		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: imageNotReady(ref, s.pool.Name, spec, status), Passing: true}
 		return nil
 	}
 	in.ImageTemplate, resolver.imageTemplate = status.Pools[at].TemplateUUID, status.Pools[at].TemplateUUID
 	return nil
+}
+
+// imageNotReady says that no VM can be made from an image on a pool, and why, as far as the image tells.
+func imageNotReady(ref *v1alpha1.ImageReference, pool string, spec *v1alpha1.XenImageSpec, status *v1alpha1.XenImageStatus) string {
+	message := fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, pool)
+	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == pool })
+	switch {
+	case !slices.ContainsFunc(spec.Pools, func(p v1alpha1.ImagePool) bool { return p.Name == pool }):
+		message += ", which is not among its spec.pools; name another image"
+	case at >= 0 && status.Pools[at].Message != "":
+		message += ": " + status.Pools[at].Message
+	}
+	return message
 }
 
 // image reads the image that a reference names; both kinds have one spec.

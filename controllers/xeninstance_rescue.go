@@ -53,7 +53,7 @@ func (s *instanceScope) gatherRescue(ctx context.Context, in *instance.Inputs) e
 	}
 	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
 	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
-		refuse(v1alpha1.ReasonImageNotReady, true, "%s %q is not ready on pool %s", ref.Kind, ref.Name, s.pool.Name)
+		refuse(v1alpha1.ReasonImageNotReady, true, "%s", imageNotReady(ref, s.pool.Name, spec, status))
 		return nil
 	}
 	image := &instance.RescueImage{Name: ref.Name, TemplateUUID: status.Pools[at].TemplateUUID}
@@ -224,6 +224,9 @@ func (s *instanceScope) announceRescue(before string) {
 	}
 	text := condition.Message
 	if after == v1alpha1.ReasonNotRequested {
+		if s.facts.Prior.Rescue == nil && before != v1alpha1.ReasonEnteringRescue && before != v1alpha1.ReasonLeavingRescue {
+			return // it was never begun
+		}
 		after, text = v1alpha1.ReasonReturned, "the rescue is over and everything is as it was before"
 	}
 	s.Event(kind, after, "%s", text)

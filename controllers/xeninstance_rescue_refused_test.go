@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,6 +28,8 @@ type refusedRescue struct {
 	// obstacle puts something in the way and returns how it goes away.
 	obstacle func(*meddler) (remove func())
 	reason   string
+	// says is a part of the message.
+	says string
 }
 
 // rescueImageWith adds an image of the rescue image's disk that differs in something.
@@ -61,7 +65,7 @@ func refusedRescues() map[string]refusedRescue {
 			},
 		},
 		"an image that is not ready": {
-			change: image("later"), reason: v1alpha1.ReasonImageNotReady,
+			change: image("later"), reason: v1alpha1.ReasonImageNotReady, says: "deadbeef-0000-4000-8000-000000000000",
 			obstacle: func(m *meddler) func() {
 				rescueImageWith(m, "later", func(s *v1alpha1.XenImageSpec) { s.Source.Existing.VDIUUID = "deadbeef-0000-4000-8000-000000000000" })
 				return nil
@@ -158,6 +162,10 @@ func TestRefusedRescue(t *testing.T) {
 			})
 			waitRefused(t, w, instance, test.reason)
 			w.WaitAtRest(t)
+			condition := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionRescued)
+			if !strings.Contains(condition.Message, test.says) {
+				t.Errorf("it says %q, want %q in it", condition.Message, test.says)
+			}
 			if made := calls(fence); len(made) > 0 {
 				t.Errorf("calls were made: %v", made)
 			}
@@ -171,12 +179,27 @@ func TestRefusedRescue(t *testing.T) {
 	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 		t.Errorf("in the end:\n%s", diff)
 	}
+	if hasEvent(t, w, instance, v1alpha1.ReasonReturned) {
+		t.Error("an Event tells of the return from a rescue that was never begun")
+	}
 	zero := instance.DeepCopy()
 	inRescue(zero)
 	zero.Spec.Rescue.TimeoutSeconds = ptr.To[int32](0)
 	if err := w.Client.Update(t.Context(), zero); err == nil {
 		t.Error("a time-out of 0 was accepted")
 	}
+}
+
+// hasEvent reports whether an Event of the instance has the reason.
+func hasEvent(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance, reason string) bool {
+	t.Helper()
+	var events eventsv1.EventList
+	if err := w.Client.List(t.Context(), &events, client.InNamespace(instance.Namespace)); err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool {
+		return e.Regarding.UID == instance.UID && e.Reason == reason
+	})
 }
 
 // waitRefused waits until a rescue is refused, with a reason and a text.
