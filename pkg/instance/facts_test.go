@@ -118,6 +118,9 @@ func wasRunning(f *Facts) {
 	f.Prior.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionPowerStateSynced, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonRunning}}
 }
 
+// captured says that a snapshot with memory is being taken of the VM.
+func captured(f *Facts) { f.VM.Running["task"] = string(xenapi.VMOperationCheckpoint) }
+
 // noAgent takes the guest's agent away.
 func noAgent(f *Facts) { f.VM.Guest = Guest{} }
 

@@ -178,6 +178,16 @@ func TestDecide(t *testing.T) {
 		"the guest shut itself down": {
 			facts: given(complete(halted), wasRunning), kind: reconcile.KindWait, reason: v1alpha1.ReasonDrifted, after: 30 * time.Second,
 		},
+		"a snapshot with memory is being taken": {
+			facts: given(complete(suspended), wasRunning, captured), kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy,
+		},
+		"a snapshot with memory of a guest that somebody has suspended": {
+			facts: given(complete(suspended), captured, priorly(func(s *v1alpha1.XenInstanceStatus) {
+				s.Conditions[0].Status, s.Conditions[0].Reason = metav1.ConditionFalse, v1alpha1.ReasonDrifted
+				s.Conditions[0].LastTransitionTime = metav1.NewTime(testTime)
+			})),
+			kind: reconcile.KindWait, reason: v1alpha1.ReasonDrifted, after: 30 * time.Second,
+		},
 		"the guest has been off for a while": {
 			facts: given(complete(halted), priorly(func(s *v1alpha1.XenInstanceStatus) {
 				s.Conditions = []metav1.Condition{{

@@ -54,6 +54,10 @@ func whenPowerDiffers(f *Facts, now time.Time) (Plan, bool) {
 	if f.Me.Held != "" {
 		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
 	}
+	if f.beingCaptured() {
+		return stop(reconcile.Wait(v1alpha1.ReasonInstanceBusy,
+			"the VM is suspended while a snapshot with memory is taken of it, and resumed after that"))
+	}
 	if drifted(f) {
 		if outcome, wait := driftOutcome(f, now); wait {
 			return stop(outcome)
@@ -192,6 +196,21 @@ func drifted(f *Facts) bool {
 	default:
 		return synced.Reason == v1alpha1.ReasonDrifted
 	}
+}
+
+// beingCaptured reports whether the VM is suspended because a snapshot with memory is being taken of it: the pool resumes it
+// by itself. Who had suspended it before has changed its power state for good.
+func (f *Facts) beingCaptured() bool {
+	synced := meta.FindStatusCondition(f.Prior.Conditions, v1alpha1.ConditionPowerStateSynced)
+	if f.VM.Power != v1alpha1.PowerStateSuspended || synced != nil && synced.Reason == v1alpha1.ReasonDrifted {
+		return false
+	}
+	for _, operation := range f.VM.Running {
+		if operation == string(xenapi.VMOperationCheckpoint) {
+			return true
+		}
+	}
+	return false
 }
 
 // driftOutcome says what to do about a drifted power state; wait is false when it is to be put right now.

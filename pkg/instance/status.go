@@ -331,7 +331,7 @@ func setPowerInRescue(set func(metav1.ConditionStatus, string, string), f *Facts
 // grace is counted.
 func powerReason(f *Facts, report Report) string {
 	switch reason := report.Outcome.Reason(); {
-	case drifted(f) && report.Plan.Operation == "":
+	case drifted(f) && !f.beingCaptured() && report.Plan.Operation == "":
 		return v1alpha1.ReasonDrifted
 	case reason != "":
 		return reason

@@ -91,6 +91,10 @@ func TestStatus(t *testing.T) {
 			facts: given(complete(v1alpha1.PowerStateHalted), wasRunning), report: Report{Outcome: wait(v1alpha1.ReasonDrifted)},
 			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonDrifted}},
 		},
+		"a snapshot with memory is being taken": {
+			facts: given(complete(v1alpha1.PowerStateSuspended), wasRunning, captured), report: Report{Outcome: wait(v1alpha1.ReasonInstanceBusy)},
+			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonInstanceBusy}},
+		},
 		"being put back after a drift": {
 			facts: given(complete(v1alpha1.PowerStateHalted), wasRunning), report: Report{Plan: Plan{Operation: operationStart}, Outcome: wait(v1alpha1.ReasonStarting)},
 			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonStarting}},
