@@ -122,7 +122,11 @@ func (f *Facts) obstacles(w *wish) []obstacle {
 // storageObstacles are what keeps disks where they are.
 func (f *Facts) storageObstacles(w *wish, add func(reason string, requires v1alpha1.ChangeRequires, format string, args ...any)) {
 	hold := v1alpha1.RequiresHold
-	if f.heldByAnother() {
+	switch {
+	case f.rescueUnderWay():
+		add(v1alpha1.ReasonInstanceBusy, hold, "its disks stay while the instance is in rescue; they move after the return")
+		return // that they hang on the rescue VM needs no mention
+	case f.heldByAnother():
 		add(v1alpha1.ReasonInstanceBusy, v1alpha1.RequiresConfirmation, "its disks stay while a resize is not over; confirm or revert it first")
 	}
 	for _, disk := range f.moving(&w.HostFit) {

@@ -167,6 +167,10 @@ func TestMoves(t *testing.T) {
 		"a resize is not over": {
 			facts: given(running, twoHosts, at("other", false), having(func(vm *VM) { vm.OtherConfig[xencache.MarkJournal] = `{"operation":"Something"}` })),
 		},
+		"in rescue": {
+			facts: given(complete(v1alpha1.PowerStateHalted), twoHosts, active, at("other", false), having(func(vm *VM) { vm.Disks[0].VDI.Users = 2 })),
+			says:  "in rescue",
+		},
 		"no host of the name, preferred": {
 			facts: given(running, twoHosts, wanting(func(w *Want) { w.HostProblem = &Problem{Reason: v1alpha1.ReasonHostNotFound, Message: "no such host"} })),
 			says:  "no such host",
