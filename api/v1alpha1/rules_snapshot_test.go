@@ -25,6 +25,12 @@ func init() {
 		"incrementalFrom needs format VHD: the other formats hold whole disks": {
 			{object: "xensnapshot", accept: `spec: {destination: {format: null}}`, refuse: `spec: {destination: {format: Raw}}`},
 		},
+		"incrementalFrom must name an earlier XenSnapshot, not this one": {
+			{
+				object: "xensnapshot", accept: `spec: {destination: {incrementalFrom: {snapshotRef: {name: another}}}}`,
+				refuse: `{metadata: {name: itself}, spec: {destination: {incrementalFrom: {snapshotRef: {name: itself}}}}}`,
+			},
+		},
 		"incrementalFrom is not for glance: an image there is a whole disk": {
 			{
 				object: "xensnapshot", accept: `spec: {destination: {s3: null, http: {urlTemplate: "https://a/{snapshot}/{file}"}}}`,

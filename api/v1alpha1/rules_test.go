@@ -170,6 +170,9 @@ var ruleCases = map[string]map[string][]ruleCase{
 				refuse: `spec: {disks: [{name: a, size: 1Gi, vdiUUID: 8f80128c-ff30-4031-af96-0dd71289082c}]}`,
 			},
 		},
+		"root is the name of the root disk: give a data disk another": {
+			{object: "xeninstance", accept: `spec: {disks: [{name: rooted, size: 1Gi}]}`, refuse: `spec: {disks: [{name: root, size: 1Gi}]}`},
+		},
 		"storageRepository is for new disks: it cannot stand with vdiUUID": {
 			{
 				object: "xeninstance", accept: `spec: {disks: [{name: a, size: 1Gi, storageRepository: b}]}`,

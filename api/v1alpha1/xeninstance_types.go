@@ -258,8 +258,9 @@ type PowerOff struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.vdiUUID) || !has(self.storageRepository)",message="storageRepository is for new disks: it cannot stand with vdiUUID"
 // +kubebuilder:validation:XValidation:rule="!has(self.size) || !has(oldSelf.size) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a disk cannot shrink: size can only be raised"
 // +kubebuilder:validation:XValidation:rule="has(self.vdiUUID) == has(oldSelf.vdiUUID) && (!has(self.vdiUUID) || self.vdiUUID == oldSelf.vdiUUID)",message="vdiUUID is immutable: take the entry out and add another name"
+// +kubebuilder:validation:XValidation:rule="self.name != 'root'",message="root is the name of the root disk: give a data disk another"
 type Disk struct {
-	// name of the disk within the instance.
+	// name of the disk within the instance; root is the root disk's.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63

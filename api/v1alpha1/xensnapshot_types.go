@@ -407,6 +407,7 @@ func (*XenSnapshot) ConditionTypes() []string {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Namespaced,shortName=xsnap,categories=xen
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.destination) || !has(self.spec.destination.incrementalFrom) || self.spec.destination.incrementalFrom.snapshotRef.name != self.metadata.name",message="incrementalFrom must name an earlier XenSnapshot, not this one"
 // +kubebuilder:printcolumn:name="Instance",type=string,JSONPath=`.spec.instanceRef.name`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress`
