@@ -221,13 +221,16 @@ func (s *shared) addTransfers() error {
 	s.scratch = transfer.Scratch{
 		Space: shrink.NewSpace(orDefault(s.options.ScratchDir, os.TempDir()), s.options.ScratchLimit), Most: orDefault(s.options.MaxShrinks, 1),
 	}
-	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock, s.scratch, s.options.Logger.WithName("transfers"))
+	local := transfer.NewLocal(s.pools, s.stores, s.pools.Wake, s.clock, s.scratch, s.transferLog())
 	s.runner = local
 	if err := s.manager.Add(manager.RunnableFunc(local.Run)); err != nil {
 		return fmt.Errorf("add the transfers: %w", err)
 	}
 	return nil
 }
+
+// transferLog takes what is to be told of transfers.
+func (s *shared) transferLog() logr.Logger { return s.options.Logger.WithName("transfers") }
 
 // addChecks serves liveness, and readiness once the kinds are known, also on a replica that does not lead.
 func (s *shared) addChecks() error {

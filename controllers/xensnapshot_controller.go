@@ -50,6 +50,9 @@ type snapshotReconciler struct {
 	runner       transfer.Runner
 	stores       transfer.Stores
 	namespace    string // the operator's own
+	// asked and removed are what passes want of stores.
+	asked   *transfer.Errands[transfer.Found]
+	removed *transfer.Errands[struct{}]
 }
 
 // snapshotScope is one pass over one snapshot.
@@ -72,6 +75,8 @@ func setupSnapshot(s *shared) error {
 	r := &snapshotReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, flights: pool.NewFlights(s.clock),
 		runner: s.runner, stores: s.stores, namespace: s.options.Namespace,
+		asked:   transfer.NewErrands[transfer.Found](s.pools.Wake, s.clock, s.transferLog()),
+		removed: transfer.NewErrands[struct{}](s.pools.Wake, s.clock, s.transferLog()),
 	}
 	return ctrl.NewControllerManagedBy(s.manager).
 		Named("xensnapshot").
@@ -227,6 +232,9 @@ func (s *snapshotScope) capture(ctx context.Context) (reconcile.Outcome, error) 
 	if s.facts.Local == nil {
 		if outcome := s.recall(ctx); !outcome.IsDone() || snapshot.IsCaptured(status) {
 			return outcome, nil
+		}
+		if outcome, err := s.baseCaptured(ctx); err != nil || !outcome.IsDone() {
+			return outcome, err
 		}
 		if s.observed {
 			return reconcile.Terminal(v1alpha1.ReasonObserved, fmt.Sprintf(

@@ -51,6 +51,27 @@ func (s *snapshotScope) base(ctx context.Context) (*v1alpha1.XenSnapshot, reconc
 	return &base, reconcile.Done(), nil
 }
 
+// baseCaptured waits for the snapshot to which this one is to be the difference: taken before it, this one would lie upon nothing.
+func (s *snapshotScope) baseCaptured(ctx context.Context) (reconcile.Outcome, error) {
+	name := baseName(s.Object)
+	if name == "" {
+		return reconcile.Done(), nil
+	}
+	var base v1alpha1.XenSnapshot
+	err := s.r.runtime.Client.Get(ctx, client.ObjectKey{Namespace: s.Object.Namespace, Name: name}, &base)
+	switch {
+	case apierrors.IsNotFound(err):
+		return reconcile.Wait(v1alpha1.ReasonSnapshotNotFound, fmt.Sprintf(
+			"there is no XenSnapshot %q, to which this one is the difference; it is taken when that one is. Make it, or make another XenSnapshot without incrementalFrom", name)), nil
+	case err != nil:
+		return reconcile.Outcome{}, fmt.Errorf("read XenSnapshot %s: %w", name, err)
+	case snapshot.IsCaptured(&base.Status):
+		return reconcile.Done(), nil
+	}
+	return reconcile.Wait(v1alpha1.ReasonSnapshotNotReady, fmt.Sprintf(
+		"XenSnapshot %q is not captured yet; this one is the difference to it, and is taken after it", name)), nil
+}
+
 // unfitBase says why a snapshot cannot be the base of this one, and whether that is expected to pass.
 func (s *snapshotScope) unfitBase(base *v1alpha1.XenSnapshot) (why string, passing bool) {
 	status, mine := &base.Status, &s.Object.Status
@@ -68,7 +89,7 @@ func (s *snapshotScope) unfitBase(base *v1alpha1.XenSnapshot) (why string, passi
 		return "was not uploaded", false
 	case !snapshot.IsUploaded(status):
 		return "is not uploaded yet", true
-	case status.TakenAt == nil || mine.TakenAt == nil || !status.TakenAt.Before(mine.TakenAt):
+	case status.TakenAt == nil || mine.TakenAt == nil || mine.TakenAt.Before(status.TakenAt): // pools tell seconds: the same one is in order
 		return "was taken later", false
 	}
 	for _, disk := range status.Disks {

@@ -118,7 +118,14 @@ func TestADifferenceNeedsItsBase(t *testing.T) {
 	w.WaitFor(t, early, "it waits for its base", func() error {
 		return testkit.Condition(early, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSnapshotNotFound)
 	})
-	if len(store.paths()) != 2 {
-		t.Errorf("the store has %v", store.paths())
+	if len(store.paths()) != 2 || early.Status.UUID != "" {
+		t.Errorf("the store has %v, and what waits for its base was taken: %s", store.paths(), testkit.Manifest(early))
+	}
+	// Applied in any order, it is taken after its base, and so can lie upon it.
+	late := differenceTo(w, store, "none", "")
+	create(t, w, late)
+	w.WaitReady(t, early)
+	if early.Status.TakenAt.Before(late.Status.TakenAt) {
+		t.Errorf("it was taken at %s, and its base at %s", early.Status.TakenAt, late.Status.TakenAt)
 	}
 }

@@ -18,6 +18,8 @@ func (s *snapshotScope) recall(ctx context.Context) reconcile.Outcome {
 	if s.Object.Spec.Destination != nil {
 		found, err := s.ask(ctx)
 		switch {
+		case errors.Is(err, errNotAnswered):
+			return reconcile.Wait(v1alpha1.ReasonCapturing, "waiting for the destination to tell whether it has an earlier upload of this snapshot").After(barrier)
 		case err == nil && s.isOurs(found):
 			s.Object.Status.Upload = s.emptyUpload()
 			snapshot.Recalled(&s.Object.Status, found)
@@ -44,6 +46,9 @@ func (s *snapshotScope) lost(ctx context.Context) reconcile.Outcome {
 		}
 		found, err := s.ask(ctx)
 		switch {
+		case errors.Is(err, errNotAnswered):
+			return reconcile.Wait(v1alpha1.ReasonProgressing, fmt.Sprintf(
+				"snapshot %s is no longer on pool %s; waiting for the destination to tell whether its copy is complete", status.UUID, s.pool.Name)).After(barrier)
 		case err == nil && s.isOurs(found) && found.Manifest.SnapshotUUID == status.UUID:
 			if status.Upload == nil {
 				status.Upload = s.emptyUpload()
@@ -74,13 +79,21 @@ func (s *snapshotScope) isOurs(found transfer.Found) bool {
 	return found.Complete && m.Snapshot == s.Object.Namespace+"/"+s.Object.Name && m.Installation == s.r.installation
 }
 
+// errNotAnswered says that a store is still being asked.
+var errNotAnswered = errors.New("the store has not answered yet")
+
 // ask reads what the destination remembers of the snapshot.
 func (s *snapshotScope) ask(ctx context.Context) (transfer.Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	store, err := s.r.stores.Open(ctx, s.place())
-	if err != nil {
-		return transfer.Found{}, err
+	place := s.place()
+	found, answered, err := s.r.asked.Ask(ctx, s.id(), func(ctx context.Context) (transfer.Found, error) {
+		store, err := s.r.stores.Open(ctx, place)
+		if err != nil {
+			return transfer.Found{}, err
+		}
+		return transfer.Recall(ctx, store)
+	})
+	if err == nil && !answered {
+		err = errNotAnswered
 	}
-	return transfer.Recall(ctx, store)
+	return found, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +108,7 @@ func (s *snapshotScope) withoutInstance(ctx context.Context) (reconcile.Outcome,
 // place is where the files go.
 func (s *snapshotScope) place() transfer.Place {
 	return transfer.Place{
-		Namespace: s.Object.Namespace, Destination: s.Object.Spec.Destination,
+		Namespace: s.Object.Namespace, Destination: s.Object.Spec.Destination.DeepCopy(),
 		Instance: s.Object.Spec.InstanceRef.Name, Snapshot: s.Object.Name,
 	}
 }
@@ -208,13 +209,18 @@ func (s *snapshotScope) removeRemote(ctx context.Context) reconcile.Outcome {
 	if upload == nil || upload.Attempts == 0 && !complete || complete && s.Object.Spec.DeletionPolicy != v1alpha1.SnapshotDelete {
 		return reconcile.Done()
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	store, err := s.r.stores.Open(ctx, s.place())
-	if err == nil {
-		err = transfer.RemoveUpload(ctx, store, s.Object.Spec.Destination, s.Object.Status.Disks, s.Object.Status.UUID)
-	}
-	if err == nil {
+	place, disks, uuid := s.place(), slices.Clone(s.Object.Status.Disks), s.Object.Status.UUID
+	_, answered, err := s.r.removed.Ask(ctx, s.id(), func(ctx context.Context) (nothing struct{}, err error) {
+		store, err := s.r.stores.Open(ctx, place)
+		if err != nil {
+			return nothing, err
+		}
+		return nothing, transfer.RemoveUpload(ctx, store, place.Destination, disks, uuid)
+	})
+	switch {
+	case err == nil && !answered:
+		return reconcile.Wait(v1alpha1.ReasonDeleting, "the copy at "+upload.Location+" is being removed").After(barrier)
+	case err == nil:
 		return reconcile.Done()
 	}
 	if s.now().Sub(s.Object.DeletionTimestamp.Time) < remotePatience {

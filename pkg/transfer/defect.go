@@ -5,21 +5,23 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-logr/logr"
+
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/contain"
 )
 
 // defect makes of a panic that was contained what its user is told, and logs its stack. The same bytes would bring the same
 // panic, so that nobody tries again by himself.
-func (l *Local) defect(id ID, request Request, err error) error {
+func defect(log logr.Logger, id ID, what string, err error) error {
 	var panicked *contain.Panic
 	if !errors.As(err, &panicked) {
 		return err
 	}
-	l.log.Error(panicked, "a transfer panicked", "owner", id.Owner.String(), "part", id.Part, "stack", string(panicked.Stack))
+	log.Error(panicked, "panicked over a transfer", "owner", id.Owner.String(), "part", id.Part, "stack", string(panicked.Stack))
 
 	return &Failure{Reason: v1alpha1.ReasonDefect, Permanent: true, Err: fmt.Errorf(
-		"this is a defect of KubeXen, whatever is in what it read: %s ended in a %w; its stack is in the manager's log, please report it", request.what(), panicked)}
+		"this is a defect of KubeXen, whatever is in what it read: %s ended in a %w; its stack is in the manager's log, please report it", what, panicked)}
 }
 
 // what says what a request moves, without secrets.

@@ -92,7 +92,7 @@ func (l *Local) Start(id ID, request Request) {
 	go func() {
 		defer l.running.Done()
 		err := contain.Call(func() error { return l.carryOut(ctx, id, j.meter, request) })
-		err = l.defect(id, request, err)
+		err = defect(l.log, id, request.what(), err)
 		cancel()
 		close(j.done) // before the end is told: whoever hears of it may start the next attempt
 		j.meter.end(err)
