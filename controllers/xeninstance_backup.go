@@ -34,8 +34,8 @@ type backups struct {
 	read     map[types.UID]*transfer.Backup
 	refused  map[types.UID]refusal
 	attempts map[transfer.ID]int
-	// readers bounds how many passes wait for stores at a time: the others have VMs to see to.
-	readers chan struct{}
+	// asked are the stores that are being read: who waits for one has VMs to see to.
+	asked *transfer.Errands[*transfer.Backup]
 }
 
 // refusal is why a manifest could not be read, and when.
@@ -44,17 +44,13 @@ type refusal struct {
 	at      time.Time
 }
 
-const (
-	// maxReaders is how many manifests are read at a time.
-	maxReaders = 4
-	// readAgain is how long after a failure a manifest is read again at the earliest.
-	readAgain = 30 * time.Second
-)
+// readAgain is how long after a failure a manifest is read again at the earliest.
+const readAgain = 30 * time.Second
 
-func newBackups() *backups {
+func newBackups(s *shared) *backups {
 	return &backups{
 		read: map[types.UID]*transfer.Backup{}, refused: map[types.UID]refusal{}, attempts: map[transfer.ID]int{},
-		readers: make(chan struct{}, maxReaders),
+		asked: transfer.NewErrands[*transfer.Backup](s.pools.Wake, s.clock, s.transferLog()),
 	}
 }
 
@@ -155,15 +151,13 @@ func (s *instanceScope) readBackup(ctx context.Context) (*transfer.Backup, *inst
 	if problem := s.r.backups.refusedLately(s.Object.UID, s.r.runtime.Clock.Now()); problem != nil {
 		return nil, problem
 	}
-	select {
-	case s.r.backups.readers <- struct{}{}:
-		defer func() { <-s.r.backups.readers }()
-	default:
-		return nil, &instance.Problem{Reason: v1alpha1.ReasonWaitingForTransfer, Passing: true, Message: "other manifests are being read; this one is next in line"}
+	namespace, source := s.Object.Namespace, s.Object.Spec.Source.Backup.DeepCopy()
+	backup, answered, err := s.r.backups.asked.Ask(ctx, s.restoreID("manifest"), func(ctx context.Context) (*transfer.Backup, error) {
+		return transfer.ReadBackup(ctx, s.r.stores, namespace, source)
+	})
+	if err == nil && !answered {
+		return nil, &instance.Problem{Reason: v1alpha1.ReasonWaitingForTransfer, Passing: true, Message: "the backup's manifest is being read"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	backup, err := transfer.ReadBackup(ctx, s.r.stores, s.Object.Namespace, s.Object.Spec.Source.Backup)
 	if err != nil {
 		reason, permanent := transfer.IsPermanent(err)
 		problem := &instance.Problem{Reason: reason, Passing: !permanent, Message: fmt.Sprintf("read the backup: %v", err)}

@@ -69,7 +69,7 @@ func setupInstance(s *shared) error {
 	}
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
-		runner: s.runner, scratch: s.scratch, turns: newCopyTurns(s.scratch.Most, s.clock), stores: s.stores, backups: newBackups(),
+		runner: s.runner, scratch: s.scratch, turns: newCopyTurns(s.scratch.Most, s.clock), stores: s.stores, backups: newBackups(s),
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))

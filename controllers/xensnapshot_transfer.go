@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,9 +17,6 @@ import (
 	"github.com/kubexen/kubexen/pkg/transfer"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
-
-// storeTimeout bounds what a pass itself asks of a store.
-const storeTimeout = 30 * time.Second
 
 // reachPool finds the pool that has the snapshot, or is to have it. Without one, s.pool stays nil.
 func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error) {
