@@ -110,7 +110,7 @@ func (i *Inventory) addVMs(v xencache.View, installation string) {
 func (i *Inventory) addVDIs(v xencache.View, installation string) {
 	for ref, vdi := range v.VDIs() {
 		marks := xencache.VDIMarks(vdi)
-		if marks.Installation != installation || marks.IsZero() || marks.IsCopyOf(vdi.UUID) {
+		if marks.Installation != installation || marks.IsZero() || marks.IsCopyOf(vdi.UUID) || ofTrash(v, ref) {
 			continue
 		}
 		i.Marked = append(i.Marked, Marked{
@@ -118,6 +118,18 @@ func (i *Inventory) addVDIs(v xencache.View, installation string) {
 			InUse: len(v.VBDsOfVDI(ref)) > 0 || len(vdi.CurrentOperations) > 0,
 		})
 	}
+}
+
+// ofTrash reports whether a disk hangs on a VM in the trash: it goes, or comes back, with that one, and is no orphan.
+func ofTrash(v xencache.View, vdi xenapi.VDIRef) bool {
+	return slices.ContainsFunc(v.VBDsOfVDI(vdi), func(ref xenapi.VBDRef) bool {
+		vbd := v.VBD(ref)
+		if vbd == nil {
+			return false
+		}
+		vm := v.VM(vbd.VM)
+		return vm != nil && vm.OtherConfig[xencache.MarkTrashedAt] != ""
+	})
 }
 
 // sort makes the order that of the status, so that nothing changes there but what changes on the pool.

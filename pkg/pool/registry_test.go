@@ -135,6 +135,35 @@ func TestTheSweepTakesTemporaryOrphansAlone(t *testing.T) {
 	}
 }
 
+// Who takes the list of orphans for what may be destroyed must not find there what undelete needs.
+func TestDisksOfTheTrashAreNoOrphans(t *testing.T) {
+	simulator, _, handle := connect(t, nil)
+	marked := func(name string, role xencache.Role) map[string]string {
+		marks := xencache.Marks{Installation: "ours", Ref: xencache.Key{Kind: "XenInstance", Namespace: "gone", Name: "web"}, Self: name, Role: role}
+		return marks.OtherConfig()
+	}
+	disk := func(name string) string {
+		return simulator.Insert("VDI", map[string]any{
+			"uuid": name, "name_label": name, "SR": simulator.FindByName(t, "SR", "NFS virtual disk storage"), "managed": true, "type": "user",
+			"virtual_size": int64(1 << 20), "other_config": marked(name, xencache.RoleRootDisk),
+		})
+	}
+	other := marked("vm", xencache.RoleVM)
+	other[xencache.MarkTrashedAt] = noon.Format(time.RFC3339)
+	vm := simulator.Insert("VM", map[string]any{"uuid": "vm", "name_label": "[trash] gone/web", "power_state": "Halted", "other_config": other})
+	simulator.Insert("VBD", map[string]any{"uuid": "vbd", "VM": vm, "VDI": disk("kept"), "userdevice": "0", "type": "Disk"})
+	disk("left")
+	testkit.Eventually(t, "the trash is seen, and of the disks the one that hangs nowhere is an orphan", func(context.Context) error {
+		var inventory Inventory
+		handle.Cache.View(func(v xencache.View) { inventory = TakeInventory(v, "ours") })
+		orphans := Orphans(inventory.Marked, func(xencache.Key) bool { return false })
+		if len(inventory.Trash) != 1 || len(orphans) != 1 || orphans[0].UUID != "left" {
+			return fmt.Errorf("trash %+v, orphans %+v", inventory.Trash, orphans)
+		}
+		return nil
+	})
+}
+
 func TestNothingIsSentAfterTheEnd(t *testing.T) {
 	simulator, registry, _ := connect(t, nil)
 	ours := func() (n int) { // beside the sessions that a pool's own toolstack keeps
