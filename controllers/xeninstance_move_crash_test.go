@@ -60,8 +60,19 @@ func TestCrashInMove(t *testing.T) {
 // disks and all their marks.
 func TestFaultsInMove(t *testing.T) {
 	t.Parallel()
+	faultsInMove(t, localStorage)
+}
+
+// TestFaultsInLiveMove: neither does a fault keep a guest from going to another host that sees its disks.
+func TestFaultsInLiveMove(t *testing.T) {
+	t.Parallel()
+	faultsInMove(t, sharedStorage)
+}
+
+func faultsInMove(t *testing.T, storage string) {
+	t.Helper()
 	w, fence := newWorld(t, twoHosts)
-	instance := web(w).Disk("data", "1Gi").With(storedOn(localStorage)).With(toHost("xs1")).Object()
+	instance := web(w).Disk("data", "1Gi").With(storedOn(storage)).With(toHost("xs1")).Object()
 	create(t, w, instance)
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	waitAgent(t, w, instance)

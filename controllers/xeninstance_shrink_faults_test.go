@@ -61,6 +61,73 @@ func TestFaultsInShrink(t *testing.T) {
 	checkGuest(t, w, instance, mbrTable, image, tree)
 }
 
+// TestFaultsInDiscard: whatever call of the way back from a smaller root disk goes wrong, once and however, the disk from before is
+// there again, with every byte, and nothing else is left.
+func TestFaultsInDiscard(t *testing.T) {
+	t.Parallel()
+	w, fence := newWorld(t, withAgents)
+	image, _ := guestImage(t, mbrTable)
+	instance := guest(t, w, image, manually)
+	before, old := content(t, w, instance), instance.Status.RootDisk.VDIUUID
+	round := func(t *testing.T, faults []xensim.Fault) {
+		t.Helper()
+		edit(t, w, instance, shrunkTo(afterShrink))
+		waitInstance(t, w, instance, "it waits to be confirmed", awaiting, isRunning)
+		w.WaitAtRest(t)
+		fence.Arm(0)
+		w.Simulator.SetFaults(faults)
+		edit(t, w, instance, together(rooted(beforeShrink), func(i *v1alpha1.XenInstance) {
+			i.Spec.RootDisk.ShrinkTo, i.Spec.Resize.DiscardTo = nil, old
+		}))
+		waitInstance(t, w, instance, "it has its old disk", resizedTo("small"), instanceReady, isRunning)
+		w.WaitAtRest(t)
+		if instance.Status.RootDisk.VDIUUID != old || content(t, w, instance) != before {
+			t.Errorf("the root disk is %+v, it was %s; or its content differs", instance.Status.RootDisk, old)
+		}
+		nothingLeft(t, w, 1)
+		w.Simulator.SetFaults(nil)
+	}
+	round(t, nil)
+	methods := slices.DeleteFunc(methodsOf(fence), func(m string) bool { return strings.HasPrefix(m, "session.") })
+	for _, expected := range []string{"VDI.set_other_config", "VBD.destroy", "VBD.create", "VDI.destroy", "VM.start", "VM.set_other_config"} {
+		if !slices.Contains(methods, expected) {
+			t.Fatalf("the way back is %v, without %s", methods, expected)
+		}
+	}
+	for name, wrong := range map[string]func(*xensim.Fault){
+		"answers lost":  func(f *xensim.Fault) { f.Drop = "after" },
+		"sessions lost": func(f *xensim.Fault) { f.LoseSession = true },
+	} {
+		t.Run(name, func(t *testing.T) { round(t, onceEach(methods, wrong)) })
+	}
+}
+
+// TestCorruptedCopy: a copy that does not hold what was written to it is noticed and made again; until then the VM has its own
+// disk.
+func TestCorruptedCopy(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	instance := guest(t, w, image, restarting)
+	old := instance.Status.RootDisk.VDIUUID
+	w.Simulator.SetFaults([]xensim.Fault{{Call: "import_raw_vdi", CorruptBody: 4 << 20, Count: 1}})
+	edit(t, w, instance, shrunkTo(afterShrink))
+	w.WaitFor(t, instance, "the wrong bytes are noticed", func() error {
+		ready := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Reason != v1alpha1.ReasonChecksumMismatch || !strings.Contains(ready.Message, "other bytes than were written") {
+			return fmt.Errorf("Ready is %+v", ready)
+		}
+		if instance.Status.RootDisk.VDIUUID != old {
+			t.Error("the VM has the corrupted copy")
+		}
+		return nil
+	})
+	waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
+	checkGuest(t, w, instance, mbrTable, image, tree)
+	w.WaitAtRest(t)
+	nothingLeft(t, w, 1)
+}
+
 // TestNoRoomForTheCopy: a storage repository that is full is said, and the VM runs again with its disk and its old size.
 func TestNoRoomForTheCopy(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -250,49 +251,119 @@ func stalledBecause(reason string, words ...string) func(*v1alpha1.XenInstance) 
 	}
 }
 
+// TestAnotherSizeAfterShrink: while a smaller disk waits to be confirmed, another flavor and a still smaller disk are asked for;
+// each is a resize of its own that waits, and the disk from before all of them can be had back byte by byte.
+func TestAnotherSizeAfterShrink(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	instance := guest(t, w, image, manually)
+	before, old := content(t, w, instance), instance.Status.RootDisk.VDIUUID
+	seen := ""
+	next := func(what string, change func(*v1alpha1.XenInstance)) {
+		t.Helper()
+		edit(t, w, instance, change)
+		waitInstance(t, w, instance, what+" waits to be confirmed", awaiting, isRunning)
+		if resize := instance.Status.Resize; resize.ID == seen || resize.From != "small" || resize.RestorePoint.ID != old {
+			t.Fatalf("%s: %+v, the one before was %s", what, resize, seen)
+		}
+		seen = instance.Status.Resize.ID
+	}
+	next("a smaller disk", shrunkTo("400Mi"))
+	next("a third flavor", flavored("large"))
+	if instance.Status.Flavor.VCPUs != 4 || instance.Status.RootDisk.Size.Value() != 400<<20 {
+		t.Errorf("flavor %+v, root disk %+v", instance.Status.Flavor, instance.Status.RootDisk)
+	}
+	next("a still smaller disk", shrunkTo(afterShrink))
+	checkGuest(t, w, instance, mbrTable, image, tree)
+	edit(t, w, instance, together(flavored("small"), rooted(beforeShrink), func(i *v1alpha1.XenInstance) {
+		i.Spec.RootDisk.ShrinkTo, i.Spec.Resize.DiscardTo = nil, old
+	}))
+	waitInstance(t, w, instance, "it has its old disk", resizedTo("small"), instanceReady, isRunning)
+	if instance.Status.RootDisk.VDIUUID != old || content(t, w, instance) != before {
+		t.Errorf("the root disk is %+v, it was %s; or its content differs", instance.Status.RootDisk, old)
+	}
+	w.WaitAtRest(t)
+	nothingLeft(t, w, 1)
+}
+
+// notShrunk are contents of the guest's disk, each on top of the one before, with what is said of them. Its last partition is the
+// first.
+var notShrunk = []struct {
+	content string
+	at      map[int64]string
+	says    []string
+}{
+	{"more data than fits", nil, []string{"the data of an ext4 file system needs", "name a size of at least"}},
+	{"an ext4 that e2fsck does not mend", map[int64]string{superblock + 0x63: "\x80"}, []string{"e2fsck -p does not mend", "in rescue mode"}},
+	{"ext4 and XFS", map[int64]string{mbrRoot: "XFSB"}, []string{"partition 1", "which one holds is not to be told"}},
+	{"XFS", map[int64]string{superblock: strings.Repeat("\x00", 1024)}, []string{"an XFS file system", "in rescue mode"}},
+	{"LUKS", map[int64]string{mbrRoot: "LUKS\xba\xbe"}, []string{"a LUKS-encrypted volume"}},
+	{"NTFS", map[int64]string{mbrRoot: "\xeb\x52\x90NTFS    "}, []string{"an NTFS file system"}},
+	{"LVM", map[int64]string{mbrRoot: strings.Repeat("\x00", 16), mbrRoot + 512: "LABELONE\x01"}, []string{"an LVM physical volume"}},
+	{"swap space", map[int64]string{mbrRoot + 512: strings.Repeat("\x00", 16), mbrRoot + 4086: "SWAPSPACE2"}, []string{"swap space"}},
+	{"Btrfs", map[int64]string{mbrRoot + 4086: strings.Repeat("\x00", 10), mbrRoot + 65600: "_BHRfS_M"}, []string{"a Btrfs file system"}},
+	{"a table that does not add up", map[int64]string{446 + 12: "\xff\xff\xff\xff"}, []string{"beyond the disk's end", "sgdisk or sfdisk"}},
+	{"no table that is known", map[int64]string{446: strings.Repeat("\x00", 66)}, []string{"nothing that is known"}},
+}
+
+// Where an MBR's only partition is, and an ext4 on it has what it says of itself.
+const mbrRoot, superblock = 1 << 20, 1<<20 + 1024
+
 // TestShrinkRefused: what cannot be made smaller is said, with what was found and what can be done. The VM runs again as it did,
 // with the same disk and its old size.
 func TestShrinkRefused(t *testing.T) {
 	t.Parallel()
 	w, _ := newWorld(t, withAgents)
 	image, _ := guestImage(t, mbrTable)
-	instance := guest(t, w, image, restarting)
-	disksThere := guardDisks(w)
-	write := func(at int64, text string) func() {
-		return func() {
+	instance := guest(t, w, image, restarting, func(i *v1alpha1.XenInstance) { i.Spec.PowerOff = &v1alpha1.PowerOff{Mode: v1alpha1.PowerOffHard} })
+	disksThere, before := guardDisks(w), unread(w, instance.Status.UUID)
+	old := instance.Status.RootDisk.VDIUUID
+	for k, c := range notShrunk {
+		for at, text := range c.at {
 			if _, err := guestRoot(t, w, instance).WriteAt([]byte(text), at); err != nil {
 				t.Fatal(err)
 			}
 		}
-	}
-	const sectorsOfPartition, superblock = 446 + 12, 1<<20 + 1024
-	cases := []struct {
-		spoil func()
-		size  string
-		says  []string
-	}{
-		{func() {}, "8Mi", []string{"the data of an ext4 file system needs", "name a size of at least"}},
-		{write(superblock+0x63, "\x80"), "500Mi", []string{"e2fsck -p does not mend", "in rescue mode"}},
-		{write(1<<20, "XFSB"), "501Mi", []string{"partition 1", "which one holds is not to be told"}},
-		{write(superblock, strings.Repeat("\x00", 1024)), "502Mi", []string{"an XFS file system", "in rescue mode"}},
-		{write(1<<20, "LUKS\xba\xbe"), "503Mi", []string{"a LUKS-encrypted volume"}},
-		{write(sectorsOfPartition, "\xff\xff\xff\xff"), "504Mi", []string{"beyond the disk's end", "sgdisk or sfdisk"}},
-	}
-	for _, c := range cases {
-		c.spoil()
-		before, old := content(t, w, instance), *instance.Status.RootDisk
-		edit(t, w, instance, together(flavored("large"), shrunkTo(c.size)))
-		waitInstance(t, w, instance, "shrinking to "+c.size+" is refused",
-			append([]func(*v1alpha1.XenInstance) error{isRunning}, stalledBecause(v1alpha1.ReasonShrinkRefused, c.says...))...)
-		if instance.Status.Flavor.VCPUs != 2 || instance.Status.RootDisk.VDIUUID != old.VDIUUID || content(t, w, instance) != before {
-			t.Errorf("%s: flavor %+v, root disk %+v", c.size, instance.Status.Flavor, instance.Status.RootDisk)
+		holds, size := content(t, w, instance), "8Mi"
+		if k > 0 {
+			size = fmt.Sprintf("%dMi", 400+k)
 		}
-		edit(t, w, instance, together(flavored("small"), rooted(beforeShrink)))
-		waitInstance(t, w, instance, "it is as before", resizedTo("small"), instanceReady, isRunning)
+		edit(t, w, instance, together(flavored("large"), shrunkTo(size)))
+		waitInstance(t, w, instance, c.content+" is refused", isRunning, stalledBecause(v1alpha1.ReasonShrinkRefused, c.says...), notReadyBecause(v1alpha1.ReasonShrinkRefused))
+		if instance.Status.Flavor.VCPUs != 2 || instance.Status.RootDisk.VDIUUID != old || content(t, w, instance) != holds {
+			t.Errorf("%s: flavor %+v, root disk %+v", c.content, instance.Status.Flavor, instance.Status.RootDisk)
+		}
 	}
+	edit(t, w, instance, together(flavored("small"), rooted(beforeShrink), func(i *v1alpha1.XenInstance) { i.Spec.RootDisk.ShrinkTo = nil }))
+	waitInstance(t, w, instance, "it is as before", resizedTo("small"), instanceReady, isRunning)
 	w.WaitAtRest(t)
+	if diff := differences(before, unread(w, instance.Status.UUID)); diff != "" {
+		t.Errorf("the VM was touched:\n%s", diff)
+	}
 	disksThere(t)
 	nothingLeft(t, w, 1)
+}
+
+// unread is a picture without what the pool writes on a disk that is read.
+func unread(w *testkit.World, uuid string) map[string]string {
+	shown := picture(w, uuid)
+	for key, value := range shown {
+		shown[key] = contentID.ReplaceAllString(value, "")
+	}
+	return shown
+}
+
+var contentID = regexp.MustCompile(`content_id:\S+ `)
+
+// notReadyBecause complains unless Ready and FlavorApplied are False for a reason.
+func notReadyBecause(reason string) func(*v1alpha1.XenInstance) error {
+	return func(i *v1alpha1.XenInstance) error {
+		return errors.Join(
+			testkit.Condition(i, v1alpha1.ConditionReady, metav1.ConditionFalse, reason),
+			testkit.Condition(i, v1alpha1.ConditionFlavorApplied, metav1.ConditionFalse, reason),
+		)
+	}
 }
 
 // TestShrinkWithoutScratch: too little scratch space is said while the guest still runs; no call is made.

@@ -132,7 +132,10 @@ var resizeEffects = map[string]func(*Facts){
 		f.Loose = slices.DeleteFunc(slices.Clone(f.Loose), func(v VDI) bool { return v.UUID == incoming.UUID })
 		f.VM.Disks = append(f.VM.Disks, Disk{Ref: xenapi.VBDRef("vbd-" + incoming.UUID), Device: "0", Entry: rootName, VDI: incoming})
 	},
-	"KeepFromStarting": kept,
+	"KeepFromStarting": func(f *Facts) {
+		kept(f)
+		f.Copy = nil
+	},
 	"ReleaseStart":     startable,
 	"StopCopy":         func(f *Facts) { f.Copy = nil },
 	"CopyRoot": func(f *Facts) {
@@ -149,9 +152,6 @@ var resizeEffects = map[string]func(*Facts){
 		f.Loose = slices.DeleteFunc(slices.Clone(f.Loose), func(v VDI) bool {
 			return slices.ContainsFunc(gone, func(g VDI) bool { return g.UUID == v.UUID })
 		})
-		if f.Copy != nil {
-			f.Copy.Settled = true // time passes
-		}
 	},
 	"PresentCopy": func(f *Facts) {
 		presented := f.copyDisk()

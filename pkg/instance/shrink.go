@@ -79,7 +79,12 @@ var dropHalfCopiesStep = Step{Name: "DropHalfCopies", Holds: noHalfCopies, Act: 
 // releaseStartStep lets the VM be started again, when no copy of its root disk is needed any more.
 var releaseStartStep = Step{Name: "ReleaseStart", Holds: startReleased, Act: releaseStart}
 
+// keepFromStarting begins a copy, so one from before is forgotten: the VM may have been started since, or the same was asked for
+// before and taken back.
 func keepFromStarting(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
+	if _, err := stopCopy(ctx, r); err != nil {
+		return "", err
+	}
 	return "", r.blockStarts(ctx, shrinkBlockReason)
 }
 

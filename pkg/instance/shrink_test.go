@@ -192,6 +192,10 @@ func TestShrinkActs(t *testing.T) {
 	if _, err := stopCopy(t.Context(), run(toShrink())); !errors.As(err, &problem) || !problem.Passing {
 		t.Errorf("while it runs: %v", err)
 	}
+	stopped := c.stopped
+	if _, err := keepFromStarting(t.Context(), run(toShrink(startable))); !errors.As(err, &problem) || c.stopped != stopped+1 {
+		t.Errorf("a copy from before is not forgotten: %v", err)
+	}
 	c.tidied = errors.New("the pool went away")
 	if _, err := dropHalfCopies(t.Context(), run(toShrink(beside(xencache.RoleNewRoot, nil)))); !errors.Is(err, c.tidied) {
 		t.Errorf("with tasks left: %v", err)

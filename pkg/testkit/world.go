@@ -56,6 +56,7 @@ type World struct {
 	run       RunManager
 	log       lockedBuffer // of all managers that ran
 	strangers strangers
+	copies    *onlyCopies
 	secrets   []string
 	// oldTasks were there before us, or when a manager was killed. A finished task whose reference died with its manager
 	// cannot be told from anybody else's; the pool collects it. A pending one is counted all the same.
@@ -69,13 +70,18 @@ func NewWorld(t testing.TB, environment *Environment, run RunManager, options xe
 	t.Helper()
 	w := &World{Environment: environment, t: t, run: run}
 	w.Simulator = StartSimulator(t, options)
-	w.strangers = addStrangers(t, w.Simulator)
+	w.strangers, w.copies = addStrangers(t, w.Simulator), &onlyCopies{pool: w.Simulator}
 	w.oldTasks = w.Simulator.Records("task")
 	w.Namespace = environment.Namespace(t)
 	w.NeverShow(w.Simulator.Password)
 	w.wipe() // what other tests left would be this manager's to care for
 	w.createPool()
-	t.Cleanup(w.Close)
+	t.Cleanup(func() {
+		w.Close()
+		if err := w.copies.check(); err != nil {
+			t.Error(err)
+		}
+	})
 	return w
 }
 
@@ -126,8 +132,9 @@ func (w *World) StartManager() *Fence {
 	m := &runningManager{fence: NewFence(), cancel: cancel, ended: make(chan error, 1)}
 	config := rest.CopyConfig(w.Config)
 	config.Wrap(m.fence.WrapKubernetes)
+	toPool := func(next http.RoundTripper) http.RoundTripper { return m.fence.WrapXenAPI(w.copies.wrap(next)) }
 	go func() {
-		m.ended <- w.run(ctx, config, ManagerOptions{Installation: Installation, WrapXenAPI: m.fence.WrapXenAPI, Log: &w.log})
+		m.ended <- w.run(ctx, config, ManagerOptions{Installation: Installation, WrapXenAPI: toPool, Log: &w.log})
 	}()
 	w.manager = m
 	return m.fence

@@ -24,6 +24,7 @@ type Fault struct {
 	AfterEffect  bool     `json:"afterEffect,omitempty"`  // the error comes although the call took effect
 	Drop         string   `json:"drop,omitempty"`         // "before" or "after" the effect: the connection breaks without an answer
 	TruncateBody int      `json:"truncateBody,omitempty"` // so many bytes of the answer's body arrive, then the connection breaks
+	CorruptBody  int      `json:"corruptBody,omitempty"`  // the byte after so many of a request's body arrives changed; for HTTP handlers
 	LoseSession  bool     `json:"loseSession,omitempty"`  // the session is gone before the call
 	LoseEvents   bool     `json:"loseEvents,omitempty"`   // event.from answers without the events it should have had
 	SlowTask     float64  `json:"slowTask,omitempty"`     // operations take so many times as long

@@ -1,6 +1,7 @@
 package xapi
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -205,6 +206,9 @@ func (p *Pool) underFaults(x *Exchange, route httpRoute) error {
 		return turnAway(x, err, route.realm)
 	}
 	for _, f := range c.befallen {
+		if f.CorruptBody > 0 {
+			x.Reader = bufio.NewReader(&corrupted{reader: x.Reader, left: f.CorruptBody})
+		}
 		if f.TruncateBody > 0 {
 			x.Conn = &cutConn{Conn: x.Conn, left: f.TruncateBody}
 		}
@@ -213,6 +217,22 @@ func (p *Pool) underFaults(x *Exchange, route httpRoute) error {
 		}
 	}
 	return route.handler(x)
+}
+
+// corrupted is a body of which one byte arrives changed: the one after so many.
+type corrupted struct {
+	reader io.Reader
+	left   int
+}
+
+// Read implements io.Reader.
+func (c *corrupted) Read(p []byte) (int, error) {
+	n, err := c.reader.Read(p)
+	if 0 <= c.left && c.left < n {
+		p[c.left] ^= 0xff
+	}
+	c.left -= n
+	return n, err
 }
 
 // turnAway answers a request that the fault plan does not let in: with a broken connection, or as if its session had
