@@ -1,10 +1,14 @@
 package transfer
 
 import (
+	"encoding/json"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
 // Bounds of what a manifest may describe: those of the XenAPI, and beyond them what could not be meant.
@@ -22,6 +26,77 @@ var (
 	sha256Text = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	diskName   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 )
+
+// maxManifest bounds what is read as a manifest, in bytes: one with all disks and interfaces has less than a quarter of it.
+const maxManifest = 1 << 20
+
+// parseManifest reads a manifest, or says why it is none. Its lists are counted before anything is made of them: a text of
+// empty entries would take a hundred times its own memory.
+func parseManifest(text []byte) (m Manifest, why string) {
+	if len(text) > maxManifest {
+		return m, fmt.Sprintf("it is longer than %d bytes", maxManifest)
+	}
+	var lists struct {
+		Disks []json.RawMessage `json:"disks"`
+		NICs  []json.RawMessage `json:"nics"`
+	}
+	if err := json.Unmarshal(text, &lists); err != nil {
+		return m, "it is no JSON object as an upload has it"
+	}
+	if len(lists.Disks) > maxDisks || len(lists.NICs) > maxNICs {
+		return m, fmt.Sprintf("it has %d disks and %d interfaces; at most %d and %d are possible", len(lists.Disks), len(lists.NICs), maxDisks, maxNICs)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return Manifest{}, "an entry of it has not the kind that it must have" // the parser's words may quote anything
+	}
+	if m.Version < 1 {
+		return Manifest{}, "it tells no version"
+	}
+	return m, ""
+}
+
+// What status takes: see XenSnapshotStatus.
+const (
+	lenUUID     = 36
+	lenName     = 63
+	lenFile     = 255
+	lenDigest   = 64
+	lenLocation = 2048
+	mostShown   = 64
+)
+
+// unfit says what of a manifest status cannot say: whoever may write to a store can write a manifest, and a status that the API
+// server refuses would be tried for ever.
+func (m *Manifest) unfit(location func(string) string) string {
+	_, known := extensions[m.Format]
+	switch {
+	case !known:
+		return fmt.Sprintf("its files are of format %q", m.Format)
+	case m.Consistency != "" && m.Consistency != v1alpha1.ConsistencyCrash && m.Consistency != v1alpha1.ConsistencyMemory:
+		return fmt.Sprintf("its consistency is %q", m.Consistency)
+	case len(m.Disks) > mostShown:
+		return fmt.Sprintf("it has %d disks; at most %d are possible", len(m.Disks), mostShown)
+	case len(m.SnapshotUUID) > lenUUID || len(m.InstanceUUID) > lenUUID:
+		return "a uuid of it is too long"
+	}
+	names := map[string]struct{}{}
+	for _, disk := range m.Disks {
+		_, twice := names[disk.Name]
+		names[disk.Name] = struct{}{}
+		if twice || !diskName.MatchString(disk.Name) || len(disk.Name) > lenName {
+			return fmt.Sprintf("its disk %q is named like another, or not as a disk is", disk.Name)
+		}
+		if disk.Size < 0 || disk.Size > maxDiskB || len(disk.VDI) > lenUUID {
+			return fmt.Sprintf("its disk %q has %d bytes, or a uuid that is too long", disk.Name, disk.Size)
+		}
+	}
+	for _, file := range filesOf(*m, location) {
+		if file.Name == "" || len(file.Name) > lenFile || len(file.SHA256) > lenDigest || len(file.Location) > lenLocation || file.SizeBytes < 0 {
+			return "the name, size or digest of a file of it is none"
+		}
+	}
+	return ""
+}
 
 // check holds a manifest against what it must be. It comes from a store that others may write to.
 func (m *Manifest) check() error {

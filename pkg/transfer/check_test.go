@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -146,6 +148,72 @@ func TestAChainOfUploads(t *testing.T) {
 	if _, err := ReadBackup(t.Context(), store, "team-a", source); !errors.As(err, new(*Failure)) {
 		t.Errorf("a missing base: %v", err)
 	}
+}
+
+// TestAManifestOfManyDisks: what a hostile text makes of itself in memory is bounded.
+func TestAManifestOfManyDisks(t *testing.T) {
+	for name, text := range map[string]string{
+		"disks":      `{"version":1,"disks":[` + strings.Repeat("{},", 300_000) + `{}]}`,
+		"no disks":   `{"version":1,"disks":[` + strings.Repeat("null,", 200_000) + `null]}`,
+		"interfaces": `{"version":1,"nics":[` + strings.Repeat("{},", 300_000) + `{}]}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, why := parseManifest([]byte(text))
+		runtime.ReadMemStats(&after)
+		if !strings.Contains(why, "at most 250") {
+			t.Errorf("%s: %q", name, why)
+		}
+		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 64 {
+			t.Errorf("%s: a text of %d KiB took %d MiB", name, len(text)>>10, took)
+		}
+	}
+}
+
+// TestWhereAManifestLeads: never out of the bucket, never to another server, never with the signature of another file.
+func TestWhereAManifestLeads(t *testing.T) {
+	for name, test := range map[string]struct{ key, url string }{
+		"root.vhd":                      {"a/b/root.vhd", "https://store/a/b/root.vhd"},
+		"../sunday/manifest.json":       {"a/sunday/manifest.json", "https://store/a/sunday/manifest.json"},
+		"../../../other-bucket/key":     {"", "https://store/other-bucket/key"},
+		"/etc/passwd":                   {"a/b/etc/passwd", "https://store/a/b/etc/passwd"},
+		"//elsewhere/manifest.json":     {"a/b/elsewhere/manifest.json", "https://store/a/b/elsewhere/manifest.json"},
+		"..":                            {"a", "https://store/a"},
+		"manifest.json?signature=other": {"a/b/manifest.json?signature=other", "https://store/a/b/manifest.json%3Fsignature=other"},
+	} {
+		got, err := beside(&v1alpha1.ImageSource{S3: &v1alpha1.S3Object{Key: "a/b/manifest.json"}}, name)
+		if (err == nil) != (test.key != "") || err == nil && got.S3.Key != test.key {
+			t.Errorf("%s beside a key is %+v, %v", name, got, err)
+		}
+		got, err = beside(&v1alpha1.ImageSource{HTTP: &v1alpha1.HTTPObject{URL: "https://store/a/b/manifest.json?signature=secret"}}, name)
+		if err != nil || got.HTTP.URL != test.url {
+			t.Errorf("%s beside a URL is %+v, %v", name, got.HTTP, err)
+		}
+	}
+}
+
+// FuzzBeside: wherever a manifest says its parent is, it is on the same server.
+func FuzzBeside(f *testing.F) {
+	for _, seed := range []string{"../x", "//h/x", "%2e%2e/x", "..\\x", "@h/x", ":x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		m := whole()
+		m.Parent = parent(name)
+		if m.check() != nil {
+			return
+		}
+		got, err := beside(&v1alpha1.ImageSource{HTTP: &v1alpha1.HTTPObject{URL: "https://store:8443/a/b/manifest.json?signature=secret"}}, name)
+		if err != nil {
+			return
+		}
+		if u, err := url.Parse(got.HTTP.URL); err != nil || u.Scheme != "https" || u.Host != "store:8443" || u.User != nil || u.RawQuery != "" {
+			t.Errorf("%q leads to %q, %v", name, got.HTTP.URL, err)
+		}
+		if got, err := beside(&v1alpha1.ImageSource{S3: &v1alpha1.S3Object{Key: "a/b/manifest.json"}}, name); err == nil && (got.S3.Key == "" || strings.HasPrefix(got.S3.Key, "..")) {
+			t.Errorf("%q leads to the key %q", name, got.S3.Key)
+		}
+	})
 }
 
 // FuzzManifest: whatever a store holds, it is taken whole or refused; and a taken one leads to no file but beside it.

@@ -41,8 +41,8 @@ func Recall(ctx context.Context, store imagestore.Store) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	if !manifest.fits() {
-		return Found{}, unreadable(store.Location(ManifestName))
+	if why := manifest.unfit(store.Location); why != "" {
+		return Found{}, unreadable(store.Location(ManifestName), why)
 	}
 	return Found{
 		Manifest: manifest, Complete: true, Location: store.Location(ManifestName), SHA256: digest, Files: filesOf(manifest, store.Location),
@@ -64,8 +64,12 @@ func recallImages(ctx context.Context, store imagestore.Store, images shelf) (Fo
 			continue
 		}
 		if found.SHA256 == "" {
-			if err := json.Unmarshal([]byte(text), &found.Manifest); err != nil || found.Manifest.Version < 1 || !found.Manifest.fits() {
-				return Found{}, unreadable(store.Location(object.Name))
+			var why string
+			if found.Manifest, why = parseManifest([]byte(text)); why == "" {
+				why = found.Manifest.unfit(store.Location)
+			}
+			if why != "" {
+				return Found{}, unreadable(store.Location(object.Name), why)
 			}
 			found.SHA256 = digestOf([]byte(text))
 		}
@@ -115,28 +119,6 @@ func filesOf(manifest Manifest, location func(string) string) []v1alpha1.Uploade
 	return files
 }
 
-// fits reports whether status can say what the manifest says: whoever may write to a store can write a manifest.
-func (m *Manifest) fits() bool {
-	names := map[string]struct{}{}
-	for _, disk := range m.Disks {
-		if !diskName.MatchString(disk.Name) || len(disk.Name) > lenName {
-			return false
-		}
-		names[disk.Name] = struct{}{}
-	}
-	return len(names) == len(m.Disks) && len(names) <= mostShown && len(m.SnapshotUUID) <= lenUUID && len(m.InstanceUUID) <= lenUUID
-}
-
-// What status takes: see XenSnapshotStatus.
-const (
-	lenUUID   = 36
-	lenName   = 63
-	mostShown = 64
-)
-
-// maxManifest bounds what is read as a manifest.
-const maxManifest = 4 << 20
-
 // ReadManifest reads the manifest beside the files of an upload, and its digest.
 func ReadManifest(ctx context.Context, store imagestore.Store) (Manifest, string, error) {
 	return readManifest(ctx, store, ManifestName)
@@ -153,18 +135,19 @@ func readManifest(ctx context.Context, store imagestore.Store, name string) (Man
 		return manifest, "", err
 	}
 	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, maxManifest))
+	text, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
 	if err != nil {
 		return manifest, "", err
 	}
-	if err := json.Unmarshal(text, &manifest); err != nil || manifest.Version < 1 {
-		return manifest, "", unreadable(store.Location(name))
+	manifest, why := parseManifest(text)
+	if why != "" {
+		return Manifest{}, "", unreadable(store.Location(name), why)
 	}
 	return manifest, digestOf(text), nil
 }
 
-func unreadable(where string) error {
-	return &Failure{Reason: v1alpha1.ReasonInvalidManifest, Permanent: true, Err: fmt.Errorf("%s cannot be read as a manifest", where)}
+func unreadable(where, why string) error {
+	return &Failure{Reason: v1alpha1.ReasonInvalidManifest, Permanent: true, Err: fmt.Errorf("%s cannot be read as a manifest: %s", where, why)}
 }
 
 func digestOf(text []byte) string {
