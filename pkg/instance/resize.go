@@ -132,10 +132,25 @@ func (f *Facts) resizeHalted(now time.Time) (Plan, bool) {
 		return f.settleResize(now)
 	case f.Me.Held != "":
 		return stop(reconcile.Done().Because(f.Me.HeldReason, f.Me.Held))
+	case len(f.changesWhileOff()) > 0:
+		return f.resizePlan(Plan{Steps: f.changesWhileOff()})
 	case f.resizeJournal().Power == v1alpha1.PowerStateRunning:
 		return f.resizePlan(gated(f, operationResize, startStep))
 	}
 	return undecided() // it was off, and is started as the power state that is asked for
+}
+
+// changesWhileOff is what else waits for the VM to be off, a larger data disk for instance. It does not keep the VM off: if it
+// cannot be had, the old size comes back, and the VM is started.
+func (f *Facts) changesWhileOff() []Step {
+	if f.resizeReverting() {
+		return nil
+	}
+	unmet := change.Next(f)
+	for i := range unmet {
+		unmet[i].Failed = sizingFailed
+	}
+	return unmet
 }
 
 // resizeRunning is what can be done to a running guest: what it can be given, or turning it off.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,8 @@ func TestResizing(t *testing.T) {
 		"off: a restore point before the disk grows":       {facts: given(complete(halted), ofFlavor("large"), rootOf(20*gib), journalled("small", "large", 10*gib, 20*gib), manualOption), steps: "AnnounceRestorePoint"},
 		"off: no restore point if the disk stays":          {facts: given(complete(halted), ofFlavor("large"), journalled("small", "large", 10*gib, 10*gib), manualOption), steps: "SizeVM"},
 		"sized: it is started":                             {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "Start"},
+		"sized: what else waits for it is done first":      {facts: given(complete(halted), ofFlavor("large"), sizedAs("large", 10*gib), dataDisk("data", "4", 2*gib), attached("data", "4", gib, nil), journalled("small", "large", 10*gib, 10*gib)), steps: "GrowDisks"},
+		"refused: nothing else is done first":              {facts: given(complete(halted), ofFlavor("small"), sizedAs("small", 10*gib), dataDisk("data", "4", 2*gib), attached("data", "4", gib, nil), journalled("small", "large", 10*gib, 10*gib), wanting(func(w *Want) { w.Refused = &resizeRefusal{} })), steps: "Start"},
 		"sized, and off as asked: it ends":                 {facts: given(complete(halted), wantPower(halted), ofFlavor("large"), sizedAs("large", 10*gib), journalled("small", "large", 10*gib, 10*gib)), steps: "EndResize"},
 		"running: it ends":                                 {facts: after(resizes(func(r *WantResize) { r.Manual = false })), steps: "EndResize"},
 		"running: the restore point goes first":            {facts: after(resizes(func(r *WantResize) { r.Manual = false }), pointOf), steps: "DestroyRestorePoints"},
@@ -273,6 +276,30 @@ func TestSizeParts(t *testing.T) {
 				}
 			}
 			t.Errorf("%s is not among %+v", test.field, Pending(test.facts))
+		})
+	}
+}
+
+// TestStrangeRestorePointIsSaid: a resize.discardTo that names no restore point of the resize is not passed over in silence.
+func TestStrangeRestorePointIsSaid(t *testing.T) {
+	waits := []factsOption{complete(v1alpha1.PowerStateRunning), sizedAs("large", 20*gib), journalled("small", "large", 10*gib, 20*gib), manualOption, ranAlready, pointOf}
+	for name, test := range map[string]struct {
+		id   string
+		more []factsOption
+		said bool
+	}{
+		"none":                       {"", []factsOption{ofFlavor("large"), rootOf(20 * gib)}, false},
+		"its own":                    {"point-uuid", []factsOption{ofFlavor("large"), rootOf(20 * gib)}, false},
+		"another":                    {"another", []factsOption{ofFlavor("large"), rootOf(20 * gib)}, true},
+		"another, and it goes back":  {"another", []factsOption{ofFlavor("small")}, true},
+		"its own, and it goes back":  {"point-uuid", []factsOption{ofFlavor("small")}, false},
+		"any, without a restore one": {"another", []factsOption{ofFlavor("large"), rootOf(20 * gib), func(f *Facts) { f.RestorePoints = nil }}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := given(slices.Concat(waits, test.more, []factsOption{resizes(func(r *WantResize) { r.DiscardTo = test.id })})...)
+			if message := f.resizeMessage(); strings.Contains(message, "does nothing") != test.said {
+				t.Errorf("the message is %q", message)
+			}
 		})
 	}
 }

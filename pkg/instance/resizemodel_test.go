@@ -136,8 +136,8 @@ var resizeEffects = map[string]func(*Facts){
 		kept(f)
 		f.Copy = nil
 	},
-	"ReleaseStart":     startable,
-	"StopCopy":         func(f *Facts) { f.Copy = nil },
+	"ReleaseStart": startable,
+	"StopCopy":     func(f *Facts) { f.Copy = nil },
 	"CopyRoot": func(f *Facts) {
 		request, copied := f.copyRequest(), f.VM.rootDisk().VDI
 		copied.UUID = fmt.Sprintf("copy-%d-of-%s", request.Size/gib, copied.UUID)

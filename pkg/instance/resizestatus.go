@@ -50,6 +50,15 @@ func (f *Facts) resizeStage(now time.Time) v1alpha1.ResizeStage {
 
 // resizeMessage is what the user can do about a resize, and what would be lost by it.
 func (f *Facts) resizeMessage() string {
+	message := f.resizeAdvice()
+	if id := f.Want.Resize.DiscardTo; id != "" && (f.point() == nil || f.point().UUID != id) && f.Want.Resize.Manual && !f.arriving(incomingRestored) {
+		message += fmt.Sprintf(". resize.discardTo %s is no restore point of this resize, and does nothing", id)
+	}
+	return message
+}
+
+// resizeAdvice is the same without what has no effect.
+func (f *Facts) resizeAdvice() string {
 	j := f.resizeJournal()
 	if f.resizeReverting() {
 		return f.revertMessage()
