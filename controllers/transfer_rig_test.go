@@ -90,6 +90,12 @@ func (s *webStore) put(path string, body []byte) {
 	s.files[path] = body
 }
 
+func (s *webStore) remove(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.files, path)
+}
+
 // answer spoils the store's answers from now on; nil spoils them no more.
 func (s *webStore) answer(spoil func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()

@@ -121,6 +121,14 @@ func TestADifferenceNeedsItsBase(t *testing.T) {
 	if len(store.paths()) != 2 || early.Status.UUID != "" {
 		t.Errorf("the store has %v, and what waits for its base was taken: %s", store.paths(), testkit.Manifest(early))
 	}
+	// A base whose copy somebody deleted at the store is found out before, not when the difference is needed.
+	robbed := differenceTo(w, store, "robbed", "")
+	create(t, w, robbed)
+	w.WaitReady(t, robbed)
+	store.remove("/" + w.Namespace + "/robbed/manifest.json")
+	s := differenceTo(w, store, "of-robbed", "robbed")
+	create(t, w, s)
+	w.WaitStalled(t, s, v1alpha1.ReasonObjectNotFound)
 	// Applied in any order, it is taken after its base, and so can lie upon it.
 	late := differenceTo(w, store, "none", "")
 	create(t, w, late)

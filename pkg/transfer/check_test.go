@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +149,51 @@ func TestAChainOfUploads(t *testing.T) {
 	delete(store, "p/team-a/sunday/manifest.json")
 	if _, err := ReadBackup(t.Context(), store, "team-a", source); !errors.As(err, new(*Failure)) {
 		t.Errorf("a missing base: %v", err)
+	}
+}
+
+// TestADifferenceLiesUponAWholeChain: it is refused before anything is sent that could not be put together again.
+func TestADifferenceLiesUponAWholeChain(t *testing.T) {
+	for name, test := range map[string]struct {
+		depth int
+		spoil func(texts)
+		wants string
+	}{
+		"a full one":           {1, nil, ""},
+		"a few":                {5, nil, ""},
+		"as many as may be":    {maxParents - 1, nil, ""},
+		"one more":             {maxParents, nil, "no more can be put together"},
+		"the full one is gone": {3, func(s texts) { delete(s, "ns/0/manifest.json") }, "nothing there"},
+		"one was changed":      {3, func(s texts) { s["ns/1/manifest.json"] += " " }, "was changed"},
+		"the base is gone":     {3, func(s texts) { delete(s, "ns/2/manifest.json") }, "nothing there"},
+	} {
+		store, digest := texts{}, ""
+		for n := range test.depth {
+			m := whole()
+			m.Disks = m.Disks[:1]
+			m.Disks[0].VDI = strconv.Itoa(n)
+			if n > 0 {
+				m.Disks[0].Base = strconv.Itoa(n - 1)
+				m.Parent = parent(fmt.Sprintf("../%d/manifest.json", n-1))
+				m.Parent.SHA256 = digest
+			}
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store[fmt.Sprintf("ns/%d/manifest.json", n)], digest = string(text), digestOf(text)
+		}
+		if test.spoil != nil {
+			test.spoil(store)
+		}
+		last := strconv.Itoa(test.depth - 1)
+		u := &Upload{Manifest: whole(), Place: Place{Namespace: "ns", Snapshot: "new", Destination: &v1alpha1.SnapshotDestination{S3: &v1alpha1.S3Destination{}}}}
+		u.Manifest.Disks[0].Base, u.Manifest.Parent = last, parent("../"+last+"/manifest.json")
+		u.Manifest.Parent.SHA256 = digest
+		err := baseIsWhole(t.Context(), store, u)
+		if _, permanent := IsPermanent(err); (err == nil) != (test.wants == "") || err != nil && (!strings.Contains(err.Error(), test.wants) || !permanent || !strings.Contains(err.Error(), "without incrementalFrom")) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -1,9 +1,14 @@
 package transfer
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/url"
 	"path"
 	"path/filepath"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/xenapi"
@@ -42,6 +47,36 @@ func PathBetween(from, to *v1alpha1.XenSnapshot) (string, bool) {
 func relative(from, to string) (string, bool) {
 	way, err := filepath.Rel(path.Dir("/"+from), "/"+to)
 	return filepath.ToSlash(way), err == nil
+}
+
+// baseIsWhole reads what an upload is to be the difference to, down to the full one: a difference that lies upon something that
+// was deleted or changed at the store, or upon more than can be put together again, would be found out when it is needed.
+func baseIsWhole(ctx context.Context, stores Stores, u *Upload) error {
+	p := u.Manifest.Parent
+	if p == nil {
+		return nil
+	}
+	object := &v1alpha1.XenSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: u.Place.Namespace, Name: u.Place.Snapshot}}
+	object.Spec.InstanceRef.Name = u.Place.Instance
+	below, err := beside(SourceOf(u.Place.Destination, object, &v1alpha1.UploadedFile{Name: ManifestName}), p.Manifest)
+	if err != nil {
+		return err
+	}
+	base, err := ReadBackup(ctx, stores, u.Place.Namespace, &v1alpha1.BackupSource{S3: below.S3, HTTP: below.HTTP, ManifestSHA256: p.SHA256})
+	for _, disk := range u.Manifest.Disks {
+		if err == nil && disk.Base != "" {
+			_, err = base.Disk(u.Place.Namespace, disk.Name)
+		}
+	}
+	if err == nil && len(base.links) >= maxParents {
+		err = invalidManifest("%d uploads lie one upon the other there, and no more can be put together", len(base.links))
+	}
+	var failure *Failure
+	if !errors.As(err, &failure) {
+		return err
+	}
+	return &Failure{Reason: failure.Reason, Permanent: failure.Permanent || failure.Reason == v1alpha1.ReasonObjectNotFound, Err: fmt.Errorf(
+		"the copy of %s, to which this is to be the difference, is no base: %w; make another XenSnapshot without incrementalFrom", p.Snapshot, err)}
 }
 
 // DifferenceTo makes a manifest that of the difference to an uploaded snapshot: of each disk that this one has, too.

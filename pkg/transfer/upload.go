@@ -41,6 +41,9 @@ func (l *Local) upload(ctx context.Context, id ID, m *meter, request *Upload) er
 	if done, err := u.alreadyThere(ctx); done || err != nil {
 		return err
 	}
+	if err := baseIsWhole(ctx, l.stores, request); err != nil {
+		return err
+	}
 	release, err := l.slots.take(ctx, transferHost(handle, request.Manifest), handle.Pool.Spec.TransferLimit())
 	if err != nil {
 		return err
