@@ -233,8 +233,11 @@ func TestResizeRefusals(t *testing.T) {
 	huge.Spec.Memory = *quantity("20Ti")
 	crowded := testkit.Flavor("crowded", 2, "2Gi")
 	crowded.Spec.Memory = *quantity("62Gi")
+	wide := testkit.Flavor("wide", 2, "2Gi")
+	wide.Spec.MaxVCPUs = ptr.To[int32](9)
 	create(t, w, huge)
 	create(t, w, crowded)
+	create(t, w, wide)
 	addRoomyFlavors(t, w)
 	instance := small(t, w, restarting)
 	vm := byUUID(t, w, "VM", instance.Status.UUID)
@@ -247,7 +250,7 @@ func TestResizeRefusals(t *testing.T) {
 		"larger than any host":  {flavored("huge"), v1alpha1.ReasonFlavorTooLarge},
 		"no room on any host":   {flavored("crowded"), v1alpha1.ReasonInsufficientMemory},
 		"nested virtualisation": {flavored("roomy"), v1alpha1.ReasonSizeUnsupported},
-		"over the quota":        {flavored("large"), v1alpha1.ReasonQuotaExceeded},
+		"over the quota":        {flavored("wide"), v1alpha1.ReasonQuotaExceeded}, // by what it can grow to
 	}
 	if err := w.Simulator.Update("VM", vm, map[string]any{"platform": map[string]string{"nested-virt": "true"}}); err != nil {
 		t.Fatal(err)
@@ -257,7 +260,7 @@ func TestResizeRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := lab.DeepCopy()
-	lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{VCPUs: ptr.To[int32](3)}
+	lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{VCPUs: ptr.To[int32](8)}
 	if err := w.Client.Patch(t.Context(), lab, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/snapshot"
-	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
@@ -94,52 +93,4 @@ func uploadHint(status *v1alpha1.XenSnapshotStatus) string {
 		return "; take one of an instance that is"
 	}
 	return "; it was uploaded, name its manifest in source.backup: " + status.Upload.Manifest
-}
-
-// capturedUsage is what an instance takes of its pool that its spec does not say: what its VM has, and what a VM that is to be
-// made has from its snapshot or backup.
-func (s *instanceScope) capturedUsage(object *v1alpha1.XenInstance, usage *pool.Usage) {
-	if applied := object.Status.Flavor; applied != nil && object.Spec.FlavorRef == nil {
-		usage.VCPUs = applied.VCPUs
-		if applied.Memory != nil {
-			usage.Memory = applied.Memory.Value()
-		}
-	}
-	s.pool.Cache.View(func(v xencache.View) {
-		if ref, record := v.VMByUUID(object.Status.UUID); record != nil && isRestored(object) {
-			usage.Storage = storageOf(v, ref)
-		}
-		if object.UID != s.Object.UID || s.inputs == nil || s.inputs.ImageTemplate == "" {
-			return
-		}
-		if ref, record := v.VMByUUID(s.inputs.ImageTemplate); record != nil && object.Spec.Source.SnapshotRef != nil {
-			usage.VCPUs, usage.Memory, usage.Storage = int32(record.VCPUsMax), record.MemoryDynamicMax, storageOf(v, ref)
-		}
-	})
-	if object.UID != s.Object.UID || s.inputs == nil || s.inputs.Backup == nil {
-		return
-	}
-	backup := s.inputs.Backup
-	usage.VCPUs, usage.Memory, usage.Storage = int32(backup.Size.MaxVCPUs), backup.Size.Memory, 0
-	for _, disk := range backup.Disks {
-		usage.Storage += disk.Size
-	}
-}
-
-// storageOf is what the disks of a VM have together, in bytes.
-func storageOf(v xencache.View, vm xenapi.VMRef) int64 {
-	total := int64(0)
-	for _, ref := range v.VBDsOf(vm) {
-		if vbd := v.VBD(ref); vbd.Type == xenapi.VBDTypeDisk {
-			if vdi := v.VDI(vbd.VDI); vdi != nil {
-				total += vdi.VirtualSize
-			}
-		}
-	}
-	return total
-}
-
-// isRestored reports whether an instance has disks that its spec need not name.
-func isRestored(object *v1alpha1.XenInstance) bool {
-	return object.Spec.Source.SnapshotRef != nil || object.Spec.Source.Backup != nil
 }

@@ -79,7 +79,7 @@ func (f *Facts) ResizeGrowth() (vcpus, memory, disk int64) {
 		return 0, 0, 0
 	}
 	if f.Want.Size != nil {
-		vcpus, memory = max(f.Want.Size.VCPUs-f.VM.Size.VCPUs, 0), max(f.Want.Size.Memory-f.VM.Size.Memory, 0)
+		vcpus, memory = max(f.Want.Size.MaxVCPUs-f.VM.Size.MaxVCPUs, 0), max(f.Want.Size.MaxMemory-f.VM.Size.MaxMemory, 0)
 	}
 	if f.rootSmall() {
 		disk = f.wantRoot().Size - f.rootSize()

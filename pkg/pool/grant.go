@@ -166,6 +166,28 @@ func (u Usage) Plus(other Usage) Usage {
 	return Usage{u.Instances + other.Instances, u.VCPUs + other.VCPUs, u.Memory + other.Memory, u.Storage + other.Storage}
 }
 
+// AtLeast takes of each figure the larger.
+func (u Usage) AtLeast(other Usage) Usage {
+	return Usage{max(u.Instances, other.Instances), max(u.VCPUs, other.VCPUs), max(u.Memory, other.Memory), max(u.Storage, other.Storage)}
+}
+
+// FlavorUsage is what a VM of a flavor takes: all that it can grow to while it runs, and the disks that it is given.
+func FlavorUsage(flavor *v1alpha1.XenFlavorSpec) Usage {
+	usage := Usage{VCPUs: flavor.VCPUs, Memory: flavor.Memory.Value()}
+	if flavor.MaxVCPUs != nil {
+		usage.VCPUs = *flavor.MaxVCPUs
+	}
+	if flavor.MaxMemory != nil {
+		usage.Memory = flavor.MaxMemory.Value()
+	}
+	for _, disk := range []*resource.Quantity{flavor.RootDisk, flavor.EphemeralDisk, flavor.SwapDisk} {
+		if disk != nil {
+			usage.Storage += disk.Value()
+		}
+	}
+	return usage
+}
+
 // QuotaCheck refuses to add to what a namespace uses if that exceeds the limit. Adding nothing of a kind is always
 // allowed, so that a lowered quota never stops what is there.
 func QuotaCheck(limit v1alpha1.PoolQuota, used, add Usage) error {

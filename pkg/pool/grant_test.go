@@ -89,6 +89,31 @@ func checkDenial(t *testing.T, err error, message, reason string) {
 	}
 }
 
+func TestWhatAFlavorTakes(t *testing.T) {
+	quantity := func(text string) *resource.Quantity { q := resource.MustParse(text); return &q }
+	eight := int32(8)
+	for name, tc := range map[string]struct {
+		flavor v1alpha1.XenFlavorSpec
+		want   Usage
+	}{
+		"a plain one":    {v1alpha1.XenFlavorSpec{VCPUs: 2, Memory: *quantity("1Gi")}, Usage{VCPUs: 2, Memory: 1 << 30}},
+		"with head-room": {v1alpha1.XenFlavorSpec{VCPUs: 2, MaxVCPUs: &eight, Memory: *quantity("1Gi"), MaxMemory: quantity("4Gi")}, Usage{VCPUs: 8, Memory: 4 << 30}},
+		"with disks": {
+			v1alpha1.XenFlavorSpec{VCPUs: 1, Memory: *quantity("1Gi"), RootDisk: quantity("10Gi"), EphemeralDisk: quantity("5Gi"), SwapDisk: quantity("1Gi")},
+			Usage{VCPUs: 1, Memory: 1 << 30, Storage: 16 << 30},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := FlavorUsage(&tc.flavor); got != tc.want {
+				t.Errorf("%+v, want %+v", got, tc.want)
+			}
+		})
+	}
+	if got, want := (Usage{1, 2, 3, 4}).AtLeast(Usage{4, 3, 2, 1}), (Usage{4, 3, 3, 4}); got != want {
+		t.Errorf("the larger of each: %+v, want %+v", got, want)
+	}
+}
+
 func TestQuotas(t *testing.T) {
 	gi := int64(1 << 30)
 	limit := v1alpha1.PoolQuota{Instances: ptr.To[int32](2), VCPUs: ptr.To[int32](8), Memory: ptr.To(resource.MustParse("16Gi")), Storage: ptr.To(resource.MustParse("100Gi"))}
