@@ -36,6 +36,9 @@ func (ch *change) register(cmd *cobra.Command) {
 
 // run carries the change out for the instance that the command names.
 func (ch *change) run(cmd *cobra.Command, c *cluster, name string) error {
+	if ch.timeout <= 0 {
+		return fmt.Errorf("--timeout %s: want how long to wait, 10m for instance; --wait=false waits for nothing", ch.timeout)
+	}
 	api, namespace, err := c.open()
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ func newConsoleCommand(c *cluster) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "console INSTANCE",
 		Short: "Print the URL of an instance's console, or open it",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if text {
 				r.kind = v1alpha1.ConsoleText

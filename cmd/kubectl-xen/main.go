@@ -44,6 +44,14 @@ func newCommand() *cobra.Command {
 	return root
 }
 
+// oneInstance takes the name of one XenInstance, and nothing else.
+func oneInstance(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 && args[0] != "" {
+		return nil
+	}
+	return fmt.Errorf("%s wants the name of one XenInstance and was given %q; %s --help shows how", cmd.Name(), args, cmd.CommandPath())
+}
+
 // shortFlags are kubectl's own names for where and as whom.
 func shortFlags() clientcmd.ConfigOverrideFlags {
 	all := clientcmd.RecommendedConfigOverrideFlags("")

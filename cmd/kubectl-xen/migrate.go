@@ -31,7 +31,7 @@ func newMigrateCommand(c *cluster) *cobra.Command {
 		Short: "Move a VM to another host of its pool",
 		Long: "Sets spec.placement.host of the XenInstance and shows the progress. A VM that runs goes on running; disks that the host does\n" +
 			"not see go along. Whoever keeps the manifest elsewhere (GitOps) sets the field there instead.",
-		Args: cobra.ExactArgs(1),
+		Args: oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	cmd.Flags().StringVar(&r.host, "host", "", "name of the host (required)")

@@ -30,7 +30,7 @@ func newRescueCommand(c *cluster) *cobra.Command {
 		Short: "Stop a VM and run another one from a clean image with its disks",
 		Long: "Sets spec.rescue.state of the XenInstance to On and shows the progress until the rescue VM runs. Whoever keeps the\n" +
 			"manifest elsewhere (GitOps) sets the field there instead.",
-		Args: cobra.ExactArgs(1),
+		Args: oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	cmd.Flags().StringVar(&r.image, "image", "", "name of the image that the rescue VM boots from (default: what the instance or its pool name)")
@@ -45,7 +45,7 @@ func newUnrescueCommand(c *cluster) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unrescue INSTANCE",
 		Short: "Remove the rescue VM and bring the VM back as it was",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneInstance,
 		RunE:  func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	ch.register(cmd)

@@ -34,7 +34,7 @@ func newResizeCommand(c *cluster) *cobra.Command {
 		Long: "Sets spec.flavorRef of the XenInstance, and with --restart spec.resize.strategy, and shows the progress. Whoever keeps the\n" +
 			"manifest elsewhere (GitOps) sets the fields there instead.",
 		Example: resizeExample,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneInstance,
 		RunE:    func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	cmd.Flags().StringVar(&r.flavor, "flavor", "", "name of the XenFlavor (required)")
@@ -110,7 +110,7 @@ func newConfirmCommand(c *cluster) *cobra.Command {
 		Use:   "confirm INSTANCE",
 		Short: "Keep the size that a VM has got by a resize",
 		Long:  "Sets spec.resize.confirm of the XenInstance to the resize that waits for it. Its restore point is destroyed then.",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneInstance,
 		RunE:  func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	ch.register(cmd)
@@ -152,7 +152,7 @@ func newRevertCommand(c *cluster) *cobra.Command {
 		Short: "Give a VM the size back that it had before a resize",
 		Long: "Sets spec.flavorRef of the XenInstance to what it was before the resize that is under way or waits to be confirmed. Data stays,\n" +
 			"unless --discard puts the root disk back as it was then: what was written to it since is lost.",
-		Args: cobra.ExactArgs(1),
+		Args: oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error { return ch.run(cmd, c, args[0]) },
 	}
 	cmd.Flags().BoolVar(&r.discard, "discard", false, "put the root disk back too: what was written to it since the resize is lost")

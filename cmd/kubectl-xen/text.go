@@ -28,7 +28,7 @@ func newTextCommand(c *cluster) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "text INSTANCE",
 		Short: "Use an instance's serial line in this terminal; Ctrl-] ends it",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			console, err := r.connect(cmd.Context(), c, args[0])
 			if err != nil {
@@ -143,6 +143,8 @@ func show(ctx context.Context, ws *websocket.Conn, out, say io.Writer) error {
 			if err := wsjson.Write(ctx, ws, control{Stream: m.Stream}); err != nil {
 				return err
 			}
+		case "Waiting":
+			_, _ = fmt.Fprintf(say, "[waiting: %s]\r\n", m.Message)
 		case "Detached":
 			_, _ = fmt.Fprint(say, "\r\n[the guest restarts]\r\n")
 		case "Ended":

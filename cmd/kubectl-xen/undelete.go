@@ -34,7 +34,7 @@ func newUndeleteCommand(c *cluster) *cobra.Command {
 			"The VM is found in the trash of the pools, or, where you may not read XenPools, in the Event of the deletion;\n" +
 			"--uuid names it where neither tells. It comes back with its uuid and all of its disks, and becomes as the manifest says.",
 		Example: undeleteExample,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, namespace, err := c.open()
 			if err != nil {

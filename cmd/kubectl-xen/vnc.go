@@ -21,7 +21,7 @@ func newVNCCommand(c *cluster) *cobra.Command {
 		Use:   "vnc INSTANCE",
 		Short: "Open a local port for any VNC viewer",
 		Long:  "Open a port on this machine; a VNC viewer that connects to it sees the instance's screen, by way of the console gateway. It ends with Ctrl-C.",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			console, err := r.connect(cmd.Context(), c, args[0])
 			if err != nil {
