@@ -79,6 +79,18 @@ func (m *Manifest) unfit(location func(string) string) string {
 	case len(m.SnapshotUUID) > lenUUID || len(m.InstanceUUID) > lenUUID:
 		return "a uuid of it is too long"
 	}
+	if why := m.unfitDisks(); why != "" {
+		return why
+	}
+	for _, file := range filesOf(*m, location) {
+		if file.Name == "" || len(file.Name) > lenFile || len(file.SHA256) > lenDigest || len(file.Location) > lenLocation || file.SizeBytes < 0 {
+			return "the name, size or digest of a file of it is none"
+		}
+	}
+	return ""
+}
+
+func (m *Manifest) unfitDisks() string {
 	names := map[string]struct{}{}
 	for _, disk := range m.Disks {
 		_, twice := names[disk.Name]
@@ -88,11 +100,6 @@ func (m *Manifest) unfit(location func(string) string) string {
 		}
 		if disk.Size < 0 || disk.Size > maxDiskB || len(disk.VDI) > lenUUID {
 			return fmt.Sprintf("its disk %q has %d bytes, or a uuid that is too long", disk.Name, disk.Size)
-		}
-	}
-	for _, file := range filesOf(*m, location) {
-		if file.Name == "" || len(file.Name) > lenFile || len(file.SHA256) > lenDigest || len(file.Location) > lenLocation || file.SizeBytes < 0 {
-			return "the name, size or digest of a file of it is none"
 		}
 	}
 	return ""
