@@ -78,7 +78,9 @@ func (r *ReaderAt) block(number int64) ([]byte, error) {
 	}
 	start := number * blockSize
 	data := r.buffer(int(min(blockSize, r.object.Size-start)))
-	if _, err := io.ReadFull(NewDownload(r.ctx, &section{Store: r.store, start: start, length: int64(len(data))}, r.name, r.sectionObject(len(data)), r.options), data); err != nil {
+	download := NewDownload(r.ctx, &section{Store: r.store, start: start, length: int64(len(data))}, r.name, r.sectionObject(len(data)), r.options)
+	defer download.Close() // the block ends before the answer may: its connection would stay until the whole transfer ends
+	if _, err := io.ReadFull(download, data); err != nil {
 		return nil, err
 	}
 	if r.verify != nil {
