@@ -18,7 +18,7 @@ func TestTextTellsWhatItWaitsFor(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		defer ws.CloseNow() //nolint:errcheck // the test is over
+		defer ws.CloseNow()
 		var hello control
 		if err := wsjson.Read(r.Context(), ws, &hello); err != nil || hello.Token != "token" {
 			t.Errorf("the token %q was shown: %v", hello.Token, err)

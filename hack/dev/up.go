@@ -191,11 +191,14 @@ func (e *environment) stop() {
 
 func (e *environment) howToGoOn(options options) string {
 	text := fmt.Sprintf(`  export KUBECONFIG=%s
-  kubectl get xenpools,xeninstances --all-namespaces    (or %s)
+  export PATH=$PATH:%s:%s  # its plug-in kubectl xen, and kubectl itself if you have none
+  kubectl get xenpools,xeninstances --all-namespaces
   a XenAPI client connects with what stands in %s
-`, e.plane.KubeconfigPath, e.plane.Kubectl, e.file("xenserver.json"))
-	if !options.samples {
-		text += fmt.Sprintf("  kubectl apply --server-side -k %s          (a pool, sizes, an image and two instances)\n", e.file("samples"))
+`, e.plane.KubeconfigPath, e.file("bin"), filepath.Dir(e.plane.Kubectl), e.file("xenserver.json"))
+	if options.samples {
+		text += "  kubectl xen text web -n demo --gateway-insecure  # a serial console; the gateway signs its own certificate here\n"
+	} else {
+		text += fmt.Sprintf("  kubectl apply --server-side -k %s  # a pool, sizes, an image and instances\n", e.file("samples"))
 	}
 	if !options.exit {
 		text += "  Ctrl-C stops everything.\n"
