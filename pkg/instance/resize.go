@@ -51,7 +51,7 @@ var endResize = Sequence{
 var goBack = Sequence{
 	{Name: "AnnounceCopy", Holds: ifNeeded(pointWanted, copyAnnounced), Act: announceCopyOfPoint},
 	{Name: "CopyRestorePoint", Holds: ifNeeded(pointWanted, pointCopied), Act: copyPoint}, // a snapshot is not written to
-	{Name: "PresentRestorePoint", Holds: ifNeeded(pointWanted, func(f *Facts) bool { return f.arriving(incomingRestored) }), Act: presentPoint},
+	{Name: "PresentRestorePoint", Holds: ifNeeded(pointWanted, func(f *Facts) bool { return f.diskGoesBack() }), Act: presentPoint},
 }
 
 // whenResizing changes the size of the VM: what a running guest can be given at once, the rest when it is off.
@@ -246,7 +246,7 @@ func (f *Facts) resizeReverting() bool {
 	switch {
 	case j == nil:
 		return false
-	case f.Want.Refused != nil || f.arriving(incomingRestored):
+	case f.Want.Refused != nil || f.diskGoesBack():
 		return true // a disk that goes back takes the whole resize with it, whatever is asked for next
 	case f.Want.Flavor != j.From.Flavor || f.resizeTarget() == j.To:
 		return false
@@ -279,7 +279,7 @@ func rootThere(f *Facts) bool { return f.VM.rootDisk() != nil }
 // rootSmall reports whether the root disk is smaller than asked for.
 func (f *Facts) rootSmall() bool {
 	want, root := f.wantRoot(), f.VM.rootDisk()
-	return want != nil && root != nil && root.VDI.Size < want.Size && !f.arriving(incomingRestored) && !pointWanted(f)
+	return want != nil && root != nil && root.VDI.Size < want.Size && !f.diskGoesBack() && !pointWanted(f)
 }
 
 // sizeRounding is how much larger than asked for storage may make a disk.
@@ -287,7 +287,7 @@ const sizeRounding = 4 << 20
 
 // shrinkWanted reports whether the root disk is larger than it may be.
 func (f *Facts) shrinkWanted() bool {
-	return f.VM.rootDisk() != nil && f.smallerThan(f.rootSize()) && !swapPending(f) && !f.arriving(incomingRestored)
+	return f.VM.rootDisk() != nil && f.smallerThan(f.rootSize()) && !swapPending(f) && !f.diskGoesBack()
 }
 
 func growRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
@@ -299,7 +299,7 @@ func growRoot(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 // pointWanted reports whether the root disk is to go back to the restore point. Only its user says so: nothing on the pool tells
 // for certain that nobody has written to the disk since.
 func pointWanted(f *Facts) bool {
-	if f.resizeJournal() == nil || f.arriving(incomingRestored) {
+	if f.resizeJournal() == nil || f.diskGoesBack() {
 		return false
 	}
 	point := f.point()

@@ -117,7 +117,7 @@ func pendingRoot(f *Facts, say adder) {
 		say("rootDisk.shrinkTo", live(f.halted(), v1alpha1.RequiresPowerOff), "from %s to %s: the disk is copied while the VM is off",
 			bytesText(f.rootSize()), bytesText(want.ShrinkTo))
 	}
-	if pointWanted(f) || (swapPending(f) && f.arriving(incomingRestored)) {
+	if pointWanted(f) || (swapPending(f) && f.diskGoesBack()) {
 		say("resize.discardTo", live(f.halted(), v1alpha1.RequiresPowerOff), "the root disk goes back to the restore point, which LOSES what was written since")
 	}
 }

@@ -51,7 +51,7 @@ func (f *Facts) resizeStage(now time.Time) v1alpha1.ResizeStage {
 // resizeMessage is what the user can do about a resize, and what would be lost by it.
 func (f *Facts) resizeMessage() string {
 	message := f.resizeAdvice()
-	if id := f.Want.Resize.DiscardTo; id != "" && (f.point() == nil || f.point().UUID != id) && f.Want.Resize.Manual && !f.arriving(incomingRestored) {
+	if id := f.Want.Resize.DiscardTo; id != "" && (f.point() == nil || f.point().UUID != id) && f.Want.Resize.Manual && !f.diskGoesBack() {
 		message += fmt.Sprintf(". resize.discardTo %s is no restore point of this resize, and does nothing", id)
 	}
 	return message
@@ -108,7 +108,7 @@ func (f *Facts) revertMessage() string {
 	switch {
 	case f.Want.Refused != nil:
 		return fmt.Sprintf("going back to %s: %s", j.From.text(), f.Want.Refused.Message)
-	case f.arriving(incomingRestored) || pointWanted(f):
+	case f.diskGoesBack() || pointWanted(f):
 		return fmt.Sprintf("going back to %s, with the root disk from before", j.From.text())
 	}
 	return fmt.Sprintf("going back to %s; the root disk stays as it is", j.From.text())

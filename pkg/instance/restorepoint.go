@@ -173,7 +173,7 @@ func (f *Facts) announced() *VDI {
 	if root != nil && root.VDI.OtherConfig[markCopying] != "" && !pointNeeded(f) && point == nil && noNamelessPoint(f) {
 		return &root.VDI
 	}
-	if point == nil || point.OtherConfig[markCopying] == "" || swapPending(f) || f.arriving(incomingRestored) {
+	if point == nil || point.OtherConfig[markCopying] == "" || swapPending(f) || f.diskGoesBack() {
 		return nil
 	}
 	waits := f.running() && f.Want.Resize.Strategy == v1alpha1.ResizeOnNextBoot && len(copiesOfPoint(f)) > 0

@@ -54,9 +54,9 @@ func (f *Facts) incomingRoot() *VDI {
 	return &f.Loose[i]
 }
 
-// arriving reports whether a disk of the kind is to take the place of the root disk, or has.
-func (f *Facts) arriving(kind incomingKind) bool {
-	mark := f.incomingMark(kind)
+// diskGoesBack reports whether the root disk from before the resize is to take the place of the root disk, or has.
+func (f *Facts) diskGoesBack() bool {
+	mark := f.incomingMark(incomingRestored)
 	if mark == "" {
 		return false
 	}
