@@ -60,7 +60,8 @@ func TestFaultsInResize(t *testing.T) {
 	}
 }
 
-// TestResizeFigures: everything that a flavor says comes and goes with it, but for scratch disks, which stay.
+// TestResizeFigures: everything that a flavor says comes and goes with it, but for scratch disks, which stay. A data disk that is
+// to grow does so in the same power-off.
 func TestResizeFigures(t *testing.T) {
 	t.Parallel()
 	w, _ := newWorld(t, withAgents)
@@ -68,7 +69,9 @@ func TestResizeFigures(t *testing.T) {
 	rich.Spec.CoresPerSocket, rich.Spec.CPUWeight, rich.Spec.CPUCap = ptr.To[int32](2), ptr.To[int32](512), ptr.To[int32](150)
 	rich.Spec.EphemeralDisk, rich.Spec.SwapDisk, rich.Spec.NetworkRateLimitKBps = quantity("3Gi"), quantity("1Gi"), ptr.To[int32](1000)
 	create(t, w, rich)
-	instance := small(t, w, restarting)
+	instance := small(t, w, restarting, func(i *v1alpha1.XenInstance) {
+		i.Spec.Disks = []v1alpha1.Disk{{Name: "data", Size: quantity("1Gi"), OnInstanceDelete: v1alpha1.DiskDelete}}
+	})
 	vm := byUUID(t, w, "VM", instance.Status.UUID)
 	shown := func() string {
 		record := w.Simulator.Records("VM")[vm]
@@ -88,17 +91,22 @@ func TestResizeFigures(t *testing.T) {
 		return fmt.Sprintf("cores=%s %v limits=%v disks=%v", platform["cores-per-socket"], record["VCPUs_params"], limits, disks)
 	}
 	before := shown()
-	edit(t, w, instance, flavored("rich"))
-	waitInstance(t, w, instance, "it is rich", resizedTo("rich"), instanceReady, isRunning)
+	edit(t, w, instance, together(flavored("rich"), func(i *v1alpha1.XenInstance) { i.Spec.Disks[0].Size = quantity("2Gi") }))
+	waitInstance(t, w, instance, "it is rich", resizedTo("rich"), instanceReady, isRunning, func(i *v1alpha1.XenInstance) error {
+		if len(i.Status.PendingChanges) > 0 {
+			return fmt.Errorf("pending are %+v", i.Status.PendingChanges)
+		}
+		return nil
+	})
 	w.WaitAtRest(t)
-	const scratch = "disks=[1073741824 3221225472]"
+	const scratch = "disks=[1073741824 2147483648 3221225472]"
 	if got, want := shown(), "cores=2 map[cap:150 weight:512] limits=[map[kbps:1000]] "+scratch; got != want {
 		t.Errorf("it has %s, want %s", got, want)
 	}
 	edit(t, w, instance, flavored("small"))
 	waitInstance(t, w, instance, "it is small", resizedTo("small"), instanceReady, isRunning)
 	w.WaitAtRest(t)
-	if got, want := shown(), strings.Replace(before, "disks=[]", scratch, 1); got != want {
+	if got, want := shown(), strings.Replace(before, "disks=[1073741824]", scratch, 1); got != want {
 		t.Errorf("it has %s, want %s", got, want)
 	}
 }

@@ -108,6 +108,8 @@ func (f *Facts) resize(now time.Time) (Plan, bool) {
 		return f.resizePlan(Plan{Steps: []Step{dropNamelessStep}})
 	case !announcementWithdrawn(f):
 		return f.resizePlan(Plan{Steps: []Step{withdrawStep}})
+	case pointWanted(f) && !f.point().Snapshot && f.point().Users > 0: // it is the disk itself that is to go back
+		return awaitPoint(f.point())
 	case f.halted():
 		return f.resizeHalted(now)
 	case f.resized():
@@ -194,8 +196,7 @@ func (f *Facts) settleResize(now time.Time) (Plan, bool) {
 	switch {
 	case f.resizeEnds(now):
 		if point := f.pointInUse(); point != nil {
-			return stop(reconcile.Wait(v1alpha1.ReasonDeviceInUse, fmt.Sprintf(
-				"the restore point %s is attached to a VM; detach it, so that the resize can end", point.UUID)).After(recheckAfter))
+			return awaitPoint(point)
 		}
 		return f.resizePlan(Plan{Steps: endResize.Next(f)})
 	case timeout == timedOut: // and onTimeout is Revert
@@ -204,6 +205,12 @@ func (f *Facts) settleResize(now time.Time) (Plan, bool) {
 		return f.resizePlan(Plan{Steps: []Step{rememberAppliedStep}})
 	}
 	return undecided()
+}
+
+// awaitPoint waits for a restore point that somebody has given to a VM.
+func awaitPoint(point *VDI) (Plan, bool) {
+	return stop(reconcile.Wait(v1alpha1.ReasonDeviceInUse, fmt.Sprintf(
+		"the restore point %s is attached to a VM; detach it, so that the resize can end", point.UUID)).After(recheckAfter))
 }
 
 // resizeEnds reports whether nobody needs to be asked (any more).

@@ -112,6 +112,8 @@ func TestAnotherSizeAfterShrink(t *testing.T) {
 		return func(f *Facts) { ofFlavor(flavor)(f); f.Want.Disks[0].Size, f.Want.Disks[0].ShrinkTo = size, shrinkTo }
 	}
 	displaced := func(f *Facts) { pointOf(f); f.RestorePoints[0].Snapshot, f.RestorePoints[0].Size = false, 20*gib }
+	discarding := resizes(func(r *WantResize) { r.DiscardTo = "point-uuid" })
+	looked := func(f *Facts) { f.RestorePoints[0].Users = 1 }
 	inPlace := func(disk int64) []factsOption {
 		return []factsOption{
 			complete(v1alpha1.PowerStateRunning), sizedAs("small", disk), manualOption, atOnceOption, ranAlready, displaced,
@@ -141,6 +143,8 @@ func TestAnotherSizeAfterShrink(t *testing.T) {
 		"the old flavor, and the smaller disk is kept": {shrunk("large", sizes("small", 4*gib, 4*gib), sizedAs("large", 4*gib)), "ShutDown"},
 		"another smaller size while it is copied":      {copying("small", sizes("small", 8*gib, 8*gib)), stepRetarget},
 		"the old flavor while it is copied":            {copying("large", sizes("small", 4*gib, 4*gib)), stepRetarget},
+		"the disk from before":                         {shrunk("small", sizes("small", 20*gib, 0), discarding), "ShutDown"},
+		"that disk, and somebody looks at it":          {shrunk("small", sizes("small", 20*gib, 0), discarding, looked), ""},
 		"the old size while it is copied":              {copying("small", sizes("small", 20*gib, 0)), "ReleaseStart"},
 	} {
 		t.Run(name, func(t *testing.T) {
