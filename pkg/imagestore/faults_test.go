@@ -17,10 +17,10 @@ import (
 	"github.com/kubexen/kubexen/pkg/testkit/stores"
 )
 
-// impatient gives up on what does not move, as soon as a test can wait for.
+// impatient gives up on what does not move: soon enough to wait for in a test, and not before a busy machine has moved it.
 func impatient(t testing.TB) imagestore.Network {
 	network := loopback(t)
-	network.StallTimeout, network.AnswerTimeout = 300*time.Millisecond, 300*time.Millisecond
+	network.StallTimeout, network.AnswerTimeout = 600*time.Millisecond, 600*time.Millisecond
 
 	return network
 }
