@@ -39,7 +39,7 @@ func TestExitCodesOfConfirmAndRevert(t *testing.T) {
 	for _, command := range []string{"confirm", "revert"} {
 		exits(t, w, 1, "no resize of web", command, "web")
 		exits(t, w, 1, "not found", command, "nobody")
-		exits(t, w, 1, "accepts 1 arg", command)
+		exits(t, w, 1, "wants the name of one XenInstance", command)
 	}
 	large := func() {
 		t.Helper()
