@@ -9,6 +9,8 @@ GO ?= go
 GENERATE := ./hack/generate.sh
 GOLANGCI_LINT := bin/golangci-lint
 TEST_TIMEOUT ?= 40m
+# How many tests of a package go on at a time: they wait for pools and API servers more than they compute.
+TEST_PARALLEL ?= $(shell echo $$((2 * $$(nproc))))
 # How long each fuzz target looks for new inputs in "make test".
 FUZZ_TIME ?= 5s
 SOAK_MINUTES ?= 60
@@ -25,8 +27,8 @@ test: install controlplane ## all tests, with the race detector, in random order
 	$(GENERATE) --check
 	$(GO) build ./...
 	$(GO) vet ./...
-	$(GO) test -race -shuffle=on -timeout $(TEST_TIMEOUT) ./...
-	KUBEXEN_CRASH_EVERY_ACTION=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -run '^TestCrash$$' ./controllers
+	$(GO) test -race -shuffle=on -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
+	KUBEXEN_CRASH_EVERY_ACTION=1 $(GO) test -race -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '^TestCrash$$' ./controllers
 	$(GO) -C hack/gitops test ./...
 	$(GO) -C hack/helm test ./...
 	./hack/fuzz.sh $(FUZZ_TIME)

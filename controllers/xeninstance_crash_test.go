@@ -126,7 +126,10 @@ func TestCrash(t *testing.T) {
 	}
 	for _, workflow := range workflows {
 		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }
-		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
+		t.Run(workflow.Name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Crash(t, testkit.Start(t), runManager, workflow)
+		})
 	}
 }
 

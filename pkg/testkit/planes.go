@@ -1,12 +1,9 @@
 package testkit
 
-import (
-	"strings"
-	"sync"
-)
+import "sync"
 
-// planes are the control planes of this process. One serves one test and its subtests at a time; another is started only
-// when tests run in parallel.
+// planes are the control planes of this process. One serves one test and its subtests at a time, or one subtest of a test that has
+// none; another is started only when tests run in parallel.
 var planes = leases{start: startEnvironment}
 
 type leases struct {
@@ -15,7 +12,7 @@ type leases struct {
 	mu   sync.Mutex
 	all  []*Environment
 	idle []*Environment
-	// of says who has which, by the name of the top-level test.
+	// of says who has which, by the name of the test that asked first.
 	of map[string]*lease
 	// err is why one did not start. It is not tried again: every test would wait for it.
 	err error
@@ -35,10 +32,10 @@ type owner interface {
 	Cleanup(func())
 }
 
-// take gives the test the control plane that it or its parent has, else an idle one, else a new one.
+// take gives the test the control plane that it or a parent has, else an idle one, else a new one.
 func (l *leases) take(t owner) (*Environment, error) {
-	name, _, _ := strings.Cut(t.Name(), "/")
 	l.mu.Lock()
+	name := l.holder(t.Name())
 	held := l.of[name]
 	if held == nil {
 		held = &lease{}
@@ -52,6 +49,16 @@ func (l *leases) take(t owner) (*Environment, error) {
 	t.Cleanup(func() { l.release(name, held) })
 	held.once.Do(func() { held.environment, held.err = l.idleOrNew() })
 	return held.environment, held.err
+}
+
+// holder is the parent of a test that has a control plane, or the test itself.
+func (l *leases) holder(test string) string {
+	for end, c := range test {
+		if c == '/' && l.of[test[:end]] != nil {
+			return test[:end]
+		}
+	}
+	return test
 }
 
 func (l *leases) idleOrNew() (*Environment, error) {

@@ -47,6 +47,12 @@ func TestEachTestHasAControlPlane(t *testing.T) {
 	if take(&fakeTest{name: "TestFourth"}) != a {
 		t.Error("what a test has left is not used again")
 	}
+	one, other := &fakeTest{name: "TestFifth/one"}, &fakeTest{name: "TestFifth/other"}
+	if c := take(one); c == take(other) {
+		t.Error("subtests at the same time share a control plane that their parent has not asked for")
+	} else if take(&fakeTest{name: "TestFifth/one/part"}) != c {
+		t.Error("a part of a subtest has another one than the subtest")
+	}
 }
 
 // TestAFailedStartIsNotTriedAgain makes sure that not every test waits for what cannot be.
