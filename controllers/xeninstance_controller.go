@@ -220,7 +220,7 @@ func (s *instanceScope) observe(ctx context.Context) error {
 	s.inputs = inputs
 	s.watchVM()
 	s.facts = instance.Observe(s.pool.Cache, inputs, s.r.executor)
-	if err := errors.Join(s.checkBeforeRescue(ctx), s.checkBeforeResize(ctx)); err != nil {
+	if err := errors.Join(s.checkBeforeRescue(ctx), s.checkBeforeResize(ctx), s.checkBeforeGrowing(ctx)); err != nil {
 		return err
 	}
 	return s.checkBeforeMaking(ctx)

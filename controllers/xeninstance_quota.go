@@ -2,11 +2,13 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
+	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
@@ -49,6 +51,33 @@ func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.U
 	}
 	mine, err = s.usage(ctx, s.Object)
 	return others, mine, err
+}
+
+// checkBeforeGrowing refuses further and larger disks for which the namespace's quota on the pool has no room.
+func (s *instanceScope) checkBeforeGrowing(ctx context.Context) error {
+	growth := s.facts.DiskGrowth()
+	if growth == 0 || len(s.facts.Want.Problems) > 0 {
+		return nil
+	}
+	grant, err := s.grant(ctx)
+	if err != nil {
+		return err
+	}
+	quota := grant.Quota()
+	if quota.Storage == nil {
+		return nil
+	}
+	others, _, err := s.namespaceUsage(ctx)
+	if err != nil {
+		return err
+	}
+	var problem *instance.Problem
+	err = asProblem(pool.QuotaCheck(quota, others.Plus(s.vmUsage(s.Object)), pool.Usage{Storage: growth}))
+	if errors.As(err, &problem) {
+		s.facts.Want.Problems = append(s.facts.Want.Problems, *problem)
+		return nil
+	}
+	return err
 }
 
 // usage is what an instance takes of its pool: what is asked for it or what its VM has, whichever is more. So a flavor that was

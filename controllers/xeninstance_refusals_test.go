@@ -205,6 +205,50 @@ func TestNamespaceNotAllowed(t *testing.T) {
 	}
 }
 
+// TestDisksBeyondTheQuota: a disk for which the namespace's quota has no room is neither made nor grown, and the guest runs on.
+func TestDisksBeyondTheQuota(t *testing.T) {
+	t.Parallel()
+	w, fence := newWorld(t, withAgents)
+	instance := web(w).Object()
+	instance.Spec.Disks = []v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}}
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	lab := testkit.Pool(testkit.PoolName).Object()
+	w.WaitFor(t, lab, "the pool is read", func() error { return nil })
+	room := instance.Status.RootDisk.Size.DeepCopy()
+	room.Add(resource.MustParse("3Gi"))
+	lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{Storage: &room}
+	if err := w.Client.Update(t.Context(), lab); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitReady(t, lab)
+	for name, test := range map[string]struct {
+		disks   []v1alpha1.Disk
+		refused bool
+	}{
+		"another disk": {[]v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}, {Name: "more", Size: quantity("3Gi")}}, true},
+		"one that has room": {[]v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}, {Name: "some", Size: quantity("1Gi"), OnRemove: v1alpha1.DiskRemoveDelete}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.WaitAtRest(t)
+			fence.Arm(0)
+			edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Disks = test.disks })
+			if !test.refused {
+				w.WaitReady(t, instance)
+				return
+			}
+			w.WaitFor(t, instance, "the refusal is said", func() error {
+				return refusal(instance, true, v1alpha1.ReasonQuotaExceeded, []string{"storage", "3Gi wanted"})
+			})
+			w.WaitAtRest(t)
+			within(t, fence, name, 0)
+			if instance.Status.PowerState != v1alpha1.PowerStateRunning {
+				t.Errorf("the VM is %s", instance.Status.PowerState)
+			}
+		})
+	}
+}
+
 // TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.
 func TestNoOthersVM(t *testing.T) {
 	t.Parallel()

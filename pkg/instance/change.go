@@ -61,6 +61,21 @@ func growDataDisks(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	return "", r.grow(ctx, smallDataDisks(r.Facts))
 }
 
+// DiskGrowth is what the disks that a complete VM lacks, and those that are to grow, the root disk apart, would take more than
+// it has, in bytes.
+func (f *Facts) DiskGrowth() (bytes int64) {
+	if f.VM == nil || f.Me.Deleting || f.Want.Observe || f.building() {
+		return 0
+	}
+	for _, want := range missingDisks(f) {
+		bytes += want.Size
+	}
+	for _, want := range smallDataDisks(f) {
+		bytes += want.Size - f.diskFor(want).Size
+	}
+	return bytes
+}
+
 // flavorRecorded reports whether the VM carries a copy of the sizes that it has.
 func flavorRecorded(f *Facts) bool {
 	return f.Want.Size == nil || f.VM.OtherConfig[markFlavor] == writeFlavorMark(&f.Want)
