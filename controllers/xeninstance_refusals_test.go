@@ -226,7 +226,7 @@ func TestDisksBeyondTheQuota(t *testing.T) {
 		disks   []v1alpha1.Disk
 		refused bool
 	}{
-		"another disk": {[]v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}, {Name: "more", Size: quantity("3Gi")}}, true},
+		"another disk":      {[]v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}, {Name: "more", Size: quantity("3Gi")}}, true},
 		"one that has room": {[]v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}, {Name: "some", Size: quantity("1Gi"), OnRemove: v1alpha1.DiskRemoveDelete}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
