@@ -193,10 +193,15 @@ func (c *Client) dropTask(ctx context.Context, task TaskRef) {
 	}
 }
 
+// settle waits for the end of a transfer's task. A caller who does not wait any longer leaves no task behind.
 func (c *Client) settle(ctx context.Context, task TaskRef) (Task, error) {
-	ctx, cancel := context.WithTimeout(ctx, transferSettle)
+	waiting, cancel := context.WithTimeout(ctx, transferSettle)
 	defer cancel()
-	return c.WaitTask(ctx, task, nil)
+	record, err := c.WaitTask(waiting, task, nil)
+	if ctx.Err() != nil && errors.Is(err, ErrOutcomeUnknown) {
+		c.dropTask(ctx, task)
+	}
+	return record, err
 }
 
 // Download is an export under way. Its Read returns io.EOF only when the server's task for it has succeeded: an error on the server's side

@@ -415,6 +415,47 @@ func TestAnImportThatIsCancelledStops(t *testing.T) {
 	}
 }
 
+// TestACallerWhoDoesNotWaitLeavesNoTask: the data is there, the task goes on, and nobody waits for its end any more.
+func TestACallerWhoDoesNotWaitLeavesNoTask(t *testing.T) {
+	t.Parallel()
+	for name, transfer := range map[string]func(context.Context, *Client) error{
+		"import": func(ctx context.Context, c *Client) error {
+			return c.ImportVDI(ctx, ImportVDI{VDI: "OpaqueRef:vdi", Body: strings.NewReader("data"), Size: 4})
+		},
+		"export": func(ctx context.Context, c *Client) error {
+			download, err := c.ExportVDI(ctx, ExportVDI{VDI: "OpaqueRef:vdi"})
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(io.Discard, download)
+			return errors.Join(err, download.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHandlers(t)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			h.handle(func(conn net.Conn, r *bufio.Reader, request *http.Request) {
+				fmt.Fprint(conn, okHead)
+				io.CopyN(io.Discard, r, max(request.ContentLength, 0))
+			})
+			pending := taskRecord(TaskStatusPending, 0.5, "")
+			h.on("event.from", func([]node) string {
+				cancel() // while its end is waited for
+				return taskEvents("1", pending)
+			})
+			h.on("task.get_record", func([]node) string { return success(pending) })
+			if err := transfer(ctx, h.client()); err == nil {
+				t.Error("it ends well")
+			}
+			if h.count("task.cancel") != 1 || h.count("task.destroy") != 1 {
+				t.Errorf("%d task.cancel, %d task.destroy", h.count("task.cancel"), h.count("task.destroy"))
+			}
+		})
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
