@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"fmt"
+
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -23,14 +25,15 @@ func poolTurned() predicate.Predicate {
 	}})
 }
 
-// usable sums up of a XenPool's conditions what others act on.
+// usable sums up of a XenPool's status what others act on. They go by the spec and the annotations that its own controller has
+// taken over, which may come after they have heard of the change, and which its status tells.
 func usable(obj client.Object) string {
 	pool, ok := obj.(*v1alpha1.XenPool)
 	if !ok {
 		return ""
 	}
-	sum := ""
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReachable} {
+	sum := fmt.Sprint(pool.Status.ObservedGeneration, " ")
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReachable, v1alpha1.ConditionPaused} {
 		if c := meta.FindStatusCondition(pool.Status.Conditions, kind); c != nil {
 			sum += string(c.Status) + "/" + c.Reason + " "
 		}

@@ -78,6 +78,7 @@ func setupInstance(s *shared) error {
 		Named("xeninstance").
 		For(&v1alpha1.XenInstance{}, builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, mapped(poolField), builder.WithPredicates(poolTurned())).
+		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.waitingForQuota), builder.WithPredicates(gone())).
 		Watches(&v1alpha1.XenFlavor{}, mapped(flavorField), builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenImage{}, mapped(imageField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(imageField)).

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -155,4 +157,21 @@ func storageOf(v xencache.View, vm xenapi.VMRef) int64 {
 		}
 	}
 	return total
+}
+
+// waitingForQuota are the instances of a namespace that the quota keeps from something, when one of the others is gone.
+func (r *instanceReconciler) waitingForQuota(ctx context.Context, gone client.Object) []ctrl.Request {
+	var list v1alpha1.XenInstanceList
+	if err := r.runtime.Client.List(ctx, &list, client.InNamespace(gone.GetNamespace())); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list the instances that may wait for the quota", "namespace", gone.GetNamespace())
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range list.Items {
+		ready := meta.FindStatusCondition(list.Items[i].Status.Conditions, v1alpha1.ConditionReady)
+		if ready != nil && ready.Reason == v1alpha1.ReasonQuotaExceeded {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
 }

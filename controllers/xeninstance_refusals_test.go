@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
@@ -247,6 +249,61 @@ func TestDisksBeyondTheQuota(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRoomInTheQuota: who is refused for the quota is made when there is room, by a larger quota or because another is gone.
+func TestRoomInTheQuota(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	lab := testkit.Pool(testkit.PoolName).Object()
+	allow := func(instances int32) {
+		t.Helper()
+		w.WaitFor(t, lab, "the pool is read", func() error { return nil })
+		lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{Instances: &instances}
+		if err := w.Client.Update(t.Context(), lab); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow(1)
+	w.WaitReady(t, lab)
+	var instances []*v1alpha1.XenInstance
+	for i, name := range []string{"one", "two", "three"} {
+		instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
+		instance.Name = name
+		create(t, w, instance)
+		instances = append(instances, instance)
+		if i == 0 {
+			w.WaitReady(t, instance)
+			continue
+		}
+		w.WaitFor(t, instance, "the refusal is said", func() error {
+			return refusal(instance, true, v1alpha1.ReasonQuotaExceeded, []string{"instances: 1 used, 1 wanted, 1 allowed"})
+		})
+	}
+	allow(2)
+	made := func() (names []string) {
+		for _, instance := range instances[1:] {
+			if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
+				names = append(names, instance.Name)
+			}
+		}
+		return names
+	}
+	testkit.Eventually(t, "one of the two is made", func(context.Context) error {
+		if names := made(); len(names) == 0 {
+			return errors.New("none is")
+		}
+		return nil
+	})
+	if err := w.Client.Delete(t.Context(), instances[0]); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the other is made when the first is gone", func(context.Context) error {
+		if names := made(); len(names) < 2 {
+			return fmt.Errorf("%v is", names)
+		}
+		return nil
+	})
 }
 
 // TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.
