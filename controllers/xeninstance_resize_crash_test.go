@@ -189,7 +189,10 @@ func TestDeletedAnywhereInResize(t *testing.T) {
 		}
 		workflow.VMs, workflow.Converged, workflow.Then = 0, isGone, deleteWeb
 		workflow.Simulator = func(testing.TB) xensim.Options { return withAgents }
-		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
+		t.Run(workflow.Name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Crash(t, testkit.Start(t), runManager, workflow)
+		})
 	}
 }
 
