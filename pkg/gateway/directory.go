@@ -29,6 +29,8 @@ type Objects struct {
 
 	mu    sync.Mutex
 	wakes map[string]map[chan struct{}]struct{} // by console, namespace/name
+
+	late arrivals
 }
 
 // NewObjects makes a directory on a cache that is not started yet.
@@ -63,6 +65,7 @@ func (o *Objects) handler() toolscache.ResourceEventHandler {
 		}
 		switch obj := obj.(type) {
 		case *v1alpha1.XenConsole:
+			o.late.tell()
 			o.wake(obj.Namespace + "/" + obj.Name)
 		case *v1alpha1.XenInstance:
 			o.wakeNamespace(obj.Namespace)
@@ -100,12 +103,17 @@ func nudge(wake chan struct{}) {
 }
 
 // ByDigest implements Directory.
-func (o *Objects) ByDigest(ctx context.Context, digest string) (Console, bool) {
-	var found v1alpha1.XenConsoleList
-	if err := o.cache.List(ctx, &found, client.MatchingFields{digestField: digest}, client.UnsafeDisableDeepCopy); err != nil || len(found.Items) != 1 {
-		return Console{}, false
-	}
-	return o.describe(ctx, &found.Items[0]), true
+func (o *Objects) ByDigest(ctx context.Context, digest string) (c Console, found bool) {
+	found = o.late.await(ctx, func() bool {
+		var list v1alpha1.XenConsoleList
+		err := o.cache.List(ctx, &list, client.MatchingFields{digestField: digest}, client.UnsafeDisableDeepCopy)
+		if err != nil || len(list.Items) != 1 {
+			return false
+		}
+		c = o.describe(ctx, &list.Items[0])
+		return true
+	})
+	return c, found
 }
 
 // Current implements Directory.
