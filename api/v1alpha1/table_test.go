@@ -2,6 +2,7 @@ package v1alpha1_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -124,9 +125,13 @@ func TestKubectlKnowsTheKinds(t *testing.T) {
 		"xenpool.spec.grants.namespaces": "The label kubernetes.io/metadata.name selects by name",
 		"xenflavor.spec.maxVCPUs":        "grow to while it runs",
 	} {
-		explanation := strings.Join(strings.Fields(environment.Kubectl(t, "explain", field)), " ")
-		if !strings.Contains(explanation, words) {
-			t.Errorf("kubectl explain %s does not say %q:\n%s", field, words, explanation)
-		}
+		// The API server publishes the schemas of new kinds a while after it serves the kinds.
+		testkit.Eventually(t, "kubectl explains "+field, func(ctx context.Context) error {
+			output, err := environment.TryKubectl(ctx, "", "explain", field)
+			if err == nil && !strings.Contains(strings.Join(strings.Fields(output), " "), words) {
+				err = fmt.Errorf("kubectl explain %s does not say %q:\n%s", field, words, output)
+			}
+			return err
+		})
 	}
 }
