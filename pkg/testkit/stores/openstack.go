@@ -128,7 +128,7 @@ use_stderr = true
 enabled_backends = files:file
 node_staging_uri = file://%[1]s/staging
 [database]
-connection = sqlite:///%[1]s/glance.sqlite
+connection = %[5]s
 [glance_store]
 default_backend = files
 [files]
@@ -144,7 +144,7 @@ policy_file = %[1]s/policy.yaml
 policy_dirs = %[1]s/policy.d
 [oslo_concurrency]
 lock_path = %[1]s
-%[4]s`, directory, host, port, more))
+%[4]s`, directory, host, port, more, connectionTo(filepath.Join(directory, "glance.sqlite"))))
 	for _, name := range []string{"images", "staging", "tasks"} {
 		if err := os.Mkdir(filepath.Join(directory, name), 0o700); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func (o *OpenStack) startKeystone(t testing.TB, imageURL string) {
 [DEFAULT]
 use_stderr = true
 [database]
-connection = sqlite:///%[1]s/keystone.sqlite
+connection = %[2]s
 [fernet_tokens]
 key_repository = %[1]s/fernet-keys
 [credential]
@@ -179,7 +179,7 @@ enabled = false
 [oslo_policy]
 policy_file = %[1]s/policy.yaml
 policy_dirs = %[1]s/policy.d
-`, directory))
+`, directory, connectionTo(filepath.Join(directory, "keystone.sqlite"))))
 	o.IdentityURL = "http://" + address + "/v3"
 	keys(t, filepath.Join(directory, "fernet-keys"))
 	keys(t, filepath.Join(directory, "credential-keys"))
@@ -210,6 +210,12 @@ func keys(t testing.TB, directory string) {
 		_, _ = rand.Read(key) // it never fails
 		write(t, filepath.Join(directory, name), base64.URLEncoding.EncodeToString(key))
 	}
+}
+
+// connectionTo is how a service opens its database. Its threads leave connections to each other, which the driver else refuses to
+// close: they would keep the database locked.
+func connectionTo(path string) string {
+	return "sqlite:///" + path + "?check_same_thread=false&timeout=30"
 }
 
 // database makes the database of a service. Its hundred migrations take long, so what a version of a package makes is
