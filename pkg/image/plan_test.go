@@ -106,11 +106,14 @@ type vmEvents map[string]xenapi.VM
 
 var errNoMore = errors.New("no more events")
 
-func (vms vmEvents) EventFrom(_ context.Context, classes []string, token string, _ time.Duration) (xenapi.EventBatch, error) {
-	if token != "" {
-		return xenapi.EventBatch{}, errNoMore
-	}
+func (vms vmEvents) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
 	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
+	switch {
+	case token != "" && wait > 0:
+		return answer, errNoMore
+	case token != "": // nothing happened while the classes were read
+		return answer, nil
+	}
 	for ref, vm := range vms {
 		if classes[0] == "vm" {
 			answer.Events = append(answer.Events, xenapi.Event{Class: "vm", Operation: xenapi.EventOperationAdd, Ref: ref, Record: vm})

@@ -24,11 +24,14 @@ func ofSnapshot() Image {
 // records are a pool that has some objects, by class and reference, and then says no more.
 type records map[string]map[string]any
 
-func (r records) EventFrom(_ context.Context, classes []string, token string, _ time.Duration) (xenapi.EventBatch, error) {
-	if token != "" {
-		return xenapi.EventBatch{}, errNoMore
-	}
+func (r records) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
 	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
+	switch {
+	case token != "" && wait > 0:
+		return answer, errNoMore
+	case token != "": // nothing happened while the classes were read
+		return answer, nil
+	}
 	for ref, record := range r[classes[0]] {
 		answer.Events = append(answer.Events, xenapi.Event{Class: classes[0], Operation: xenapi.EventOperationAdd, Ref: ref, Record: record})
 	}

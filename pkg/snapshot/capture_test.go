@@ -159,11 +159,14 @@ type rows map[string]map[string]any
 
 var errNoMore = errors.New("no more events")
 
-func (r rows) EventFrom(_ context.Context, classes []string, token string, _ time.Duration) (xenapi.EventBatch, error) {
-	if token != "" {
-		return xenapi.EventBatch{}, errNoMore
-	}
+func (r rows) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
 	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
+	switch {
+	case token != "" && wait > 0:
+		return answer, errNoMore
+	case token != "": // nothing happened while the classes were read
+		return answer, nil
+	}
 	for _, class := range classes {
 		class = strings.ToLower(class)
 		for ref, record := range r[class] {

@@ -101,19 +101,35 @@ func (f *feed) from(ctx context.Context, classes []string, token string, wait ti
 	return answer, nil
 }
 
-// readAll reads every class anew. The token of the first answer is the one to go on from: what changes while the
-// others are read will be told again, and being told twice does no harm.
+// readAll reads every class anew, one after the other, while the pool goes on changing. What has changed since the first answer is
+// read at the end, and all is taken over in one piece: else a VM of one moment would be seen with the disks of another.
 func (f *feed) readAll(ctx context.Context, cause string) error {
-	f.token = ""
-	for _, class := range classes {
-		token, err := f.read(ctx, cause, class)
+	answers := make([]xenapi.EventBatch, len(classes))
+	for i, class := range classes {
+		answer, err := f.from(ctx, []string{class}, "", 0)
 		if err != nil {
 			return err
 		}
-		if f.token == "" {
-			f.token = token
-		}
+		answers[i] = answer
 	}
+	since, err := f.from(ctx, classes, answers[0].Token, 0)
+	if err != nil {
+		return err
+	}
+	if generation(since.Token) < generation(answers[0].Token) {
+		return f.readAll(ctx, "token went back")
+	}
+	f.cache.update("", func(b *batch) {
+		for i, class := range classes {
+			b.replace(class, answers[i].Events)
+			resyncs.WithLabelValues(f.cache.options.Pool, cause).Inc()
+		}
+		for _, e := range since.Events {
+			b.apply(e)
+		}
+	})
+	f.token = since.Token
+	clear(f.differing)
 	f.cache.complete(f.token)
 	return nil
 }

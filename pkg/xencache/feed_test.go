@@ -15,16 +15,20 @@ import (
 // script otherwise. When the script is over it ends the feed.
 type script struct {
 	objects map[string][]xenapi.Event
+	since   []xenapi.Event // what happened while they were read
 	answers []xenapi.EventBatch
 	asked   []string // classes read as a whole, in order
 }
 
 var errScriptOver = errors.New("the script is over")
 
-func (s *script) EventFrom(_ context.Context, classes []string, token string, _ time.Duration) (xenapi.EventBatch, error) {
-	if token == "" {
+func (s *script) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
+	switch {
+	case token == "":
 		s.asked = append(s.asked, classes[0])
 		return xenapi.EventBatch{Events: s.objects[classes[0]], Token: tokenAt(1), Serial: 1}, nil
+	case wait == 0:
+		return xenapi.EventBatch{Events: s.since, Token: tokenAt(1), Serial: 1}, nil
 	}
 	if len(s.answers) == 0 {
 		return xenapi.EventBatch{}, errScriptOver
@@ -251,6 +255,31 @@ func TestAReconnectionTellsOnlyWhatChanged(t *testing.T) {
 	if !slices.Equal(keys, []Key{waiting}) {
 		t.Errorf("woken: %v, want only who waits for the lost task", keys)
 	}
+}
+
+// A VM that is destroyed while everything is read anew must not be seen gone with its disks still on it.
+func TestEverythingIsReadAsOfOneMoment(t *testing.T) {
+	var cache *Cache
+	cache = New(Options{Pool: t.Name(), Installation: "ours", Notify: func(Change) {
+		cache.View(func(v View) {
+			if v.VM("v1") == nil && len(v.VBDsOf("v1")) > 0 {
+				t.Error("the VM is gone and its disk is on it")
+			}
+		})
+	}})
+	if err := cache.Follow(t.Context(), &script{objects: seeded()}, func() {}); !errors.Is(err, errScriptOver) {
+		t.Fatal(err)
+	}
+	late := &script{objects: seeded(), since: []xenapi.Event{deleted("vbd", "b1"), deleted("vif", "i1"), deleted("vm", "v1")}}
+	late.objects["vm"] = late.objects["vm"][1:] // it went before the VMs were read, and after the answer that the token is of
+	if err := cache.Follow(t.Context(), late, func() {}); !errors.Is(err, errScriptOver) {
+		t.Fatal(err)
+	}
+	cache.View(func(v View) {
+		if v.VM("v1") != nil || len(v.VBDsOf("v1")) > 0 {
+			t.Error("what happened meanwhile was not taken over")
+		}
+	})
 }
 
 func TestWaitReturnsWhenTheChangeIsSeen(t *testing.T) {
