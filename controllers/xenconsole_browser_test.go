@@ -39,12 +39,8 @@ func newBrowser(t *testing.T, width, height int) *browser {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.WindowSize(width, height),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true))
-	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(stop)
-	ctx, leave := chromedp.NewContext(ctx)
-	t.Cleanup(leave)
-	b := &browser{t: t, ctx: ctx}
-	chromedp.ListenTarget(ctx, b.listen)
+	b := &browser{t: t, ctx: startChromium(t, options)}
+	chromedp.ListenTarget(b.ctx, b.listen)
 	t.Cleanup(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -52,10 +48,30 @@ func newBrowser(t *testing.T, width, height int) *browser {
 			t.Errorf("the browser complains: %s", complaint)
 		}
 	})
-	if err := chromedp.Run(ctx); err != nil { // starts it, for as long as the test lasts
-		t.Fatalf("start Chromium: %v", err)
-	}
 	return b
+}
+
+// startChromium starts one, for as long as the test lasts. Now and then it crashes before it has begun, when several start at
+// the same moment; then another is tried.
+func startChromium(t *testing.T, options []chromedp.ExecAllocatorOption) context.Context {
+	t.Helper()
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+		ctx, leave := chromedp.NewContext(ctx)
+		err := chromedp.Run(ctx)
+		if err == nil {
+			t.Cleanup(stop)
+			t.Cleanup(leave)
+			return ctx
+		}
+		leave()
+		stop()
+		if attempt == attempts {
+			t.Fatalf("start Chromium: %v", err)
+		}
+		t.Logf("attempt %d to start Chromium: %v", attempt, err)
+	}
 }
 
 // listen keeps what the browser complains of: scripts that fail, and what the content security policy refuses.
