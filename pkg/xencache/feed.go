@@ -101,49 +101,48 @@ func (f *feed) from(ctx context.Context, classes []string, token string, wait ti
 	return answer, nil
 }
 
-// readAll reads every class anew, one after the other, while the pool goes on changing. What has changed since the first answer is
-// read at the end, and all is taken over in one piece: else a VM of one moment would be seen with the disks of another.
+// readAll reads every class anew.
 func (f *feed) readAll(ctx context.Context, cause string) error {
-	answers := make([]xenapi.EventBatch, len(classes))
-	for i, class := range classes {
+	if err := f.read(ctx, cause, "", classes...); err != nil {
+		return err
+	}
+	f.cache.complete(f.token)
+	return nil
+}
+
+// read makes what the pool says the whole truth about some classes. They are read one after the other while the pool goes on
+// changing; what has changed since token, or since the first answer without one, is read at the end, and all is taken over in one
+// piece: else a VM of one moment would be seen with the disks of another.
+func (f *feed) read(ctx context.Context, cause, token string, some ...string) error {
+	answers := make([]xenapi.EventBatch, len(some))
+	for i, class := range some {
 		answer, err := f.from(ctx, []string{class}, "", 0)
 		if err != nil {
 			return err
 		}
-		answers[i] = answer
+		if answers[i] = answer; token == "" {
+			token = answer.Token
+		}
 	}
-	since, err := f.from(ctx, classes, answers[0].Token, 0)
+	since, err := f.from(ctx, classes, token, 0)
 	if err != nil {
 		return err
 	}
-	if generation(since.Token) < generation(answers[0].Token) {
+	if generation(since.Token) < generation(token) {
 		return f.readAll(ctx, "token went back")
 	}
-	f.cache.update("", func(b *batch) {
-		for i, class := range classes {
+	f.token = since.Token
+	f.cache.update(since.Token, func(b *batch) {
+		for i, class := range some {
 			b.replace(class, answers[i].Events)
+			delete(f.differing, class)
 			resyncs.WithLabelValues(f.cache.options.Pool, cause).Inc()
 		}
 		for _, e := range since.Events {
 			b.apply(e)
 		}
 	})
-	f.token = since.Token
-	clear(f.differing)
-	f.cache.complete(f.token)
 	return nil
-}
-
-// read makes what the pool says the whole truth about one class.
-func (f *feed) read(ctx context.Context, cause, class string) (token string, err error) {
-	answer, err := f.from(ctx, []string{class}, "", 0)
-	if err != nil {
-		return "", err
-	}
-	f.cache.update("", func(b *batch) { b.replace(class, answer.Events) })
-	delete(f.differing, class)
-	resyncs.WithLabelValues(f.cache.options.Pool, cause).Inc()
-	return answer.Token, nil
 }
 
 // resyncDiffering compares the numbers of objects, and reads anew the classes that go on to differ: a pool forgets
@@ -163,7 +162,7 @@ func (f *feed) resyncDiffering(ctx context.Context, counts map[string]int64) err
 		if f.differing[class] < confirmations {
 			continue
 		}
-		if _, err := f.read(ctx, "counts differ", class); err != nil {
+		if err := f.read(ctx, "counts differ", f.token, class); err != nil {
 			return err
 		}
 		f.accepted[class] = count - int64(f.cache.counts()[class])

@@ -28,7 +28,7 @@ func (s *script) EventFrom(_ context.Context, classes []string, token string, wa
 		s.asked = append(s.asked, classes[0])
 		return xenapi.EventBatch{Events: s.objects[classes[0]], Token: tokenAt(1), Serial: 1}, nil
 	case wait == 0:
-		return xenapi.EventBatch{Events: s.since, Token: tokenAt(1), Serial: 1}, nil
+		return xenapi.EventBatch{Events: s.since, Token: token, Serial: 1}, nil
 	}
 	if len(s.answers) == 0 {
 		return xenapi.EventBatch{}, errScriptOver
