@@ -1,15 +1,13 @@
 package image
 
 import (
-	"context"
-	"errors"
 	"testing"
-	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
+	"github.com/kubexen/kubexen/pkg/xencache/xencachetest"
 )
 
 const installation = "ours"
@@ -85,39 +83,14 @@ func TestAnInstanceIsNotTakenForItsImage(t *testing.T) {
 	// Given an image's template and an instance that was cloned from it, which carries a copy of the marks.
 	image := ofDisk()
 	marks := marksOf(installation, image, "t").OtherConfig()
+	pool := xencachetest.Pool{"vm": {
+		"t": xenapi.VM{UUID: "t", IsATemplate: true, OtherConfig: marks},
+		"c": xenapi.VM{UUID: "c", OtherConfig: marks},
+		"d": xenapi.VM{UUID: "d", IsATemplate: true, OtherConfig: marks},
+	}}
 	var f Facts
-	cache := xencache.New(xencache.Options{Installation: installation})
-	vms := vmEvents{
-		"t": {UUID: "t", IsATemplate: true, OtherConfig: marks},
-		"c": {UUID: "c", OtherConfig: marks},
-		"d": {UUID: "d", IsATemplate: true, OtherConfig: marks},
-	}
-	if err := cache.Follow(t.Context(), vms, func() {}); !errors.Is(err, errNoMore) {
-		t.Fatal(err)
-	}
-	cache.View(func(v xencache.View) { f = Observe(v, installation, image) })
+	xencachetest.View(t, installation, pool, func(v xencache.View) { f = Observe(v, installation, image) })
 	if f.TemplateRef != "t" || len(f.Twins) != 0 {
 		t.Errorf("found %s, twins %v", f.TemplateRef, f.Twins)
 	}
-}
-
-// vmEvents is a pool that has VMs and then says no more.
-type vmEvents map[string]xenapi.VM
-
-var errNoMore = errors.New("no more events")
-
-func (vms vmEvents) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
-	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
-	switch {
-	case token != "" && wait > 0:
-		return answer, errNoMore
-	case token != "": // nothing happened while the classes were read
-		return answer, nil
-	}
-	for ref, vm := range vms {
-		if classes[0] == "vm" {
-			answer.Events = append(answer.Events, xenapi.Event{Class: "vm", Operation: xenapi.EventOperationAdd, Ref: ref, Record: vm})
-		}
-	}
-	return answer, nil
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -13,39 +12,13 @@ import (
 	"github.com/kubexen/kubexen/pkg/transfer"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
+	"github.com/kubexen/kubexen/pkg/xencache/xencachetest"
 )
 
 func ofSnapshot() Image {
 	image := ofDisk()
 	image.Spec = &v1alpha1.XenImageSpec{Source: v1alpha1.ImageSource{Snapshot: &v1alpha1.SnapshotReference{Name: "monday"}}}
 	return image
-}
-
-// records are a pool that has some objects, by class and reference, and then says no more.
-type records map[string]map[string]any
-
-func (r records) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
-	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
-	switch {
-	case token != "" && wait > 0:
-		return answer, errNoMore
-	case token != "": // nothing happened while the classes were read
-		return answer, nil
-	}
-	for ref, record := range r[classes[0]] {
-		answer.Events = append(answer.Events, xenapi.Event{Class: classes[0], Operation: xenapi.EventOperationAdd, Ref: ref, Record: record})
-	}
-	return answer, nil
-}
-
-// observed reads what a pool with some objects shows.
-func observed(t *testing.T, pool records, read func(xencache.View)) {
-	t.Helper()
-	cache := xencache.New(xencache.Options{Installation: installation})
-	if err := cache.Follow(t.Context(), pool, func() {}); !errors.Is(err, errNoMore) {
-		t.Fatal(err)
-	}
-	cache.View(read)
 }
 
 // disk connects a disk to a VM at a position.
@@ -57,7 +30,7 @@ func disk(vm, vdi, position string) xenapi.VBD {
 func TestWhatIsTakenForTheClone(t *testing.T) {
 	image := ofSnapshot()
 	name := cloneName(installation, image)
-	pool := records{
+	pool := xencachetest.Pool{
 		"vm": {
 			"snap":     xenapi.VM{UUID: "snap", IsASnapshot: true, IsATemplate: true, CurrentOperations: map[string]xenapi.VMOperation{"OpaqueRef:task": xenapi.VMOperationClone, "OpaqueRef:other": xenapi.VMOperationExport}},
 			"clone":    xenapi.VM{UUID: "b", NameLabel: name, IsATemplate: true},
@@ -80,7 +53,7 @@ func TestWhatIsTakenForTheClone(t *testing.T) {
 			"their-root": xenapi.VDI{UUID: "v6", SR: "here"}, "snapped-root": xenapi.VDI{UUID: "v7", SR: "here", IsASnapshot: true}, "far-root": xenapi.VDI{UUID: "v8", SR: "there"},
 		},
 	}
-	observed(t, pool, func(v xencache.View) {
+	xencachetest.View(t, installation, pool, func(v xencache.View) {
 		f := ObserveClone(v, installation, image, "here", "snap")
 		if f.TemplateRef != "clone" || f.Twin != "twin" || f.RootRef != "root" || f.SnapshotRef != "snap" || f.Source != "here" {
 			t.Errorf("found are clone %s, twin %s, root %s of snapshot %s on %s", f.TemplateRef, f.Twin, f.RootRef, f.SnapshotRef, f.Source)

@@ -1,17 +1,14 @@
 package snapshot
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
+	"github.com/kubexen/kubexen/pkg/xencache/xencachetest"
 )
 
 const installation = "ours"
@@ -130,7 +127,7 @@ func TestTheLengthOfAChain(t *testing.T) {
 		"one that has no record": {1, false, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pool := rows{"vm": {"vm": xenapi.VM{UUID: "vm-uuid"}}, "vbd": {"vbd": xenapi.VBD{VM: "vm", VDI: "0", UserDevice: "0", Type: xenapi.VBDTypeDisk}}, "vdi": {}}
+			pool := xencachetest.Pool{"vm": {"vm": xenapi.VM{UUID: "vm-uuid"}}, "vbd": {"vbd": xenapi.VBD{VM: "vm", VDI: "0", UserDevice: "0", Type: xenapi.VBDTypeDisk}}, "vdi": {}}
 			for i := range tc.parents + 1 {
 				disk := xenapi.VDI{UUID: fmt.Sprint("disk-", i), Managed: i == 0, SMConfig: map[string]string{}}
 				if i < tc.parents {
@@ -140,11 +137,7 @@ func TestTheLengthOfAChain(t *testing.T) {
 					pool["vdi"][fmt.Sprint(i)] = disk
 				}
 			}
-			cache := xencache.New(xencache.Options{Installation: installation})
-			if err := cache.Follow(t.Context(), pool, func() {}); !errors.Is(err, errNoMore) {
-				t.Fatal(err)
-			}
-			cache.View(func(v xencache.View) {
+			xencachetest.View(t, installation, pool, func(v xencache.View) {
 				f := Observe(v, installation, nightly(nil), "vm-uuid")
 				if f.Source == nil || len(f.Source.Disks) != 1 || f.Source.Disks[0].Links != tc.want {
 					t.Errorf("the VM is %+v, want one disk with %d behind it", f.Source, tc.want)
@@ -152,26 +145,4 @@ func TestTheLengthOfAChain(t *testing.T) {
 			})
 		})
 	}
-}
-
-// rows are the records of a pool that then says no more, by class and reference.
-type rows map[string]map[string]any
-
-var errNoMore = errors.New("no more events")
-
-func (r rows) EventFrom(_ context.Context, classes []string, token string, wait time.Duration) (xenapi.EventBatch, error) {
-	answer := xenapi.EventBatch{Token: "1,0", Serial: 1}
-	switch {
-	case token != "" && wait > 0:
-		return answer, errNoMore
-	case token != "": // nothing happened while the classes were read
-		return answer, nil
-	}
-	for _, class := range classes {
-		class = strings.ToLower(class)
-		for ref, record := range r[class] {
-			answer.Events = append(answer.Events, xenapi.Event{Class: class, Operation: xenapi.EventOperationAdd, Ref: ref, Record: record})
-		}
-	}
-	return answer, nil
 }
