@@ -169,7 +169,14 @@ func (c *Client) beginTransfer(ctx context.Context, t Transfer, label string, r 
 		}
 		r.via = via
 	}
-	task, err := c.Task.Create(ctx, label, "")
+	// Whoever gives up while the task is made must still learn its reference: nobody else would end it.
+	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginTimeout)
+	defer cancel()
+	task, err := c.Task.Create(making, label, "")
+	if err == nil && ctx.Err() != nil {
+		c.endTask(ctx, task)
+		err = ctx.Err()
+	}
 	if err != nil {
 		return "", r, fmt.Errorf("%s: %w", r.op, err)
 	}
@@ -181,10 +188,19 @@ func (c *Client) beginTransfer(ctx context.Context, t Transfer, label string, r 
 }
 
 // dropTask stops and destroys the task of a transfer that has been given up. It does so even when the caller's context has ended.
-func (c *Client) dropTask(ctx context.Context, task TaskRef) {
+func (c *Client) dropTask(ctx context.Context, task TaskRef) { c.tidyTask(ctx, task, c.CancelTask) }
+
+// endTask does it for a task that no handler is known to have taken over: the pool would only mark it, for whoever completes it.
+func (c *Client) endTask(ctx context.Context, task TaskRef) {
+	c.tidyTask(ctx, task, func(ctx context.Context, task TaskRef) error {
+		return c.Task.SetStatus(ctx, task, TaskStatusCancelled)
+	})
+}
+
+func (c *Client) tidyTask(ctx context.Context, task TaskRef, stop func(context.Context, TaskRef) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginTimeout)
 	defer cancel()
-	err := c.CancelTask(ctx, task)
+	err := stop(ctx, task)
 	if destroyErr := c.Task.Destroy(ctx, task); !errors.Is(destroyErr, ErrHandleInvalid) {
 		err = errors.Join(err, destroyErr)
 	}
@@ -234,7 +250,7 @@ func (c *Client) download(ctx context.Context, t Transfer, label string, r handl
 	}
 	h, err := c.openHandler(ctx, r)
 	if err != nil {
-		c.dropTask(ctx, task)
+		c.endTask(ctx, task)
 		return nil, err
 	}
 	h.Conn = idleConn{h.Conn, ctx, transferIdle}
@@ -353,7 +369,7 @@ func (c *Client) upload(ctx context.Context, t Transfer, label string, body io.R
 	}
 	h, err := c.openHandler(ctx, r)
 	if err != nil {
-		c.dropTask(ctx, task)
+		c.endTask(ctx, task)
 		return Task{}, err
 	}
 	h.Conn = idleConn{h.Conn, ctx, transferIdle}

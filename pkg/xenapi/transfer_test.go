@@ -46,6 +46,7 @@ func newHandlers(t *testing.T) *handlers {
 	h.on("task.create", func([]node) string { return success("<value>OpaqueRef:t</value>") })
 	h.on("task.destroy", func([]node) string { return success("<value></value>") })
 	h.on("task.cancel", func([]node) string { return success("<value></value>") })
+	h.on("task.set_status", func([]node) string { return success("<value></value>") })
 	h.endsWith(taskRecord(TaskStatusSuccess, 1, ""))
 	go h.accept()
 	return h
@@ -358,35 +359,38 @@ func TestFailedImports(t *testing.T) {
 		io.Copy(io.Discard, io.LimitReader(r, request.ContentLength))
 	}
 	cases := map[string]struct {
-		handle          func(net.Conn, *bufio.Reader, *http.Request)
-		body            io.Reader
-		task            string
-		is              error
-		cancelled, safe bool
+		handle  func(net.Conn, *bufio.Reader, *http.Request)
+		body    io.Reader
+		task    string
+		is      error
+		stopped string // by which call the task is ended before it is destroyed
+		safe    bool
 	}{
-		"the task says no": {swallow, strings.NewReader(strings.Repeat("x", 1000)), failed, ErrVDIIOError, false, false},
+		"the task says no": {swallow, strings.NewReader(strings.Repeat("x", 1000)), failed, ErrVDIIOError, "", false},
 		"the server stops reading": {func(conn net.Conn, r *bufio.Reader, _ *http.Request) {
 			fmt.Fprint(conn, okHead+"HTTP/1.1 500 Internal Error\r\n\r\n")
-		}, strings.NewReader(strings.Repeat("x", 1000)), failed, ErrVDIIOError, false, false},
-		"the source breaks":   {swallow, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(broken)), ok, broken, true, false},
-		"the source is short": {swallow, strings.NewReader("x"), ok, io.ErrUnexpectedEOF, true, false},
+		}, strings.NewReader(strings.Repeat("x", 1000)), failed, ErrVDIIOError, "", false},
+		"the source breaks":   {swallow, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(broken)), ok, broken, "task.cancel", false},
+		"the source is short": {swallow, strings.NewReader("x"), ok, io.ErrUnexpectedEOF, "task.cancel", false},
 		"refused before data": {func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			fmt.Fprint(conn, "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n")
-		}, strings.NewReader(strings.Repeat("x", 1000)), ok, nil, true, true},
+		}, strings.NewReader(strings.Repeat("x", 1000)), ok, nil, "task.set_status", true},
 	}
 	for name, test := range cases {
 		h := newHandlers(t)
 		h.handle(test.handle)
 		h.endsWith(test.task)
-		if test.cancelled {
+		if test.stopped != "" {
 			h.endsWith(taskRecord(TaskStatusPending, 0, ""))
 		}
 		err := h.client().ImportVDI(context.Background(), ImportVDI{VDI: "OpaqueRef:vdi", Body: test.body, Size: 1000})
 		if err == nil || test.is != nil && !errors.Is(err, test.is) || RetrySafe(err) != test.safe {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := h.count("task.cancel") == 1; got != test.cancelled {
-			t.Errorf("%s: cancelled %v", name, got)
+		for _, call := range []string{"task.cancel", "task.set_status"} {
+			if got := h.count(call) == 1; got != (call == test.stopped) {
+				t.Errorf("%s: %s %v, want it stopped by %q", name, call, got, test.stopped)
+			}
 		}
 		if h.count("task.destroy") != 1 {
 			t.Errorf("%s: the task was left behind", name)
@@ -412,6 +416,24 @@ func TestAnImportThatIsCancelledStops(t *testing.T) {
 	}
 	if h.count("task.cancel") != 1 || h.count("task.destroy") != 1 {
 		t.Error("the task was left behind")
+	}
+}
+
+// TestACallerWhoGivesUpWhileTheTaskIsMadeLeavesNone: the pool has made it, and its reference is on the way.
+func TestACallerWhoGivesUpWhileTheTaskIsMadeLeavesNone(t *testing.T) {
+	t.Parallel()
+	h := newHandlers(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.on("task.create", func([]node) string {
+		cancel()
+		return success("<value>OpaqueRef:t</value>")
+	})
+	err := h.client().ImportVDI(ctx, ImportVDI{VDI: "OpaqueRef:vdi", Body: strings.NewReader("data"), Size: 4})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("err %v", err)
+	}
+	if h.count("task.set_status") != 1 || h.count("task.destroy") != 1 {
+		t.Errorf("%d task.set_status, %d task.destroy", h.count("task.set_status"), h.count("task.destroy"))
 	}
 }
 

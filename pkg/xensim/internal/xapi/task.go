@@ -191,10 +191,10 @@ func pending(t db.Record) bool {
 	return t.Str("status") == "pending" || t.Str("status") == "cancelling"
 }
 
-// taskDestroy removes a finished task; one that is pending is only marked.
+// taskDestroy removes a finished task; one that is pending is only marked, also when nobody is there who will complete it.
 func taskDestroy(c *Call) (any, error) {
 	ref := c.Self()
-	if state := c.tasks[ref]; pending(c.db.Get("task", ref)) && state != nil && state.cancel != nil {
+	if state := c.tasks[ref]; pending(c.db.Get("task", ref)) && state != nil {
 		state.dropped = true
 		return nil, nil
 	}
