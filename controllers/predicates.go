@@ -12,9 +12,20 @@ import (
 	"github.com/kubexen/kubexen/api/v1alpha1"
 )
 
-// askedAnew lets through what a user changed: spec, annotations, deletion. Our own status writes wake nobody.
+// askedAnew lets through what a user changed: spec, annotations, deletion, and a status that somebody has wiped or set back. Our own
+// status writes wake nobody.
 func askedAnew() predicate.Predicate {
-	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return observed(e.ObjectNew) < observed(e.ObjectOld)
+	}})
+}
+
+// observed is the generation that an object's status is about.
+func observed(object client.Object) int64 {
+	if ours, ok := object.(interface{ GetCommonStatus() *v1alpha1.CommonStatus }); ok {
+		return ours.GetCommonStatus().ObservedGeneration
+	}
+	return 0
 }
 
 // poolTurned lets through what matters to those who live on a pool: its spec, its annotations, and whether it can be

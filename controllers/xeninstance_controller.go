@@ -51,6 +51,7 @@ type instanceReconciler struct {
 	runner       transfer.Runner
 	scratch      transfer.Scratch
 	turns        *copyTurns
+	admitted     admissions
 }
 
 // instanceScope is one pass over one instance.
@@ -70,6 +71,7 @@ func setupInstance(s *shared) error {
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
 		runner: s.runner, scratch: s.scratch, turns: newCopyTurns(s.scratch.Most, s.clock), stores: s.stores, backups: newBackups(s),
+		admitted: admissions{of: map[xencache.Key]bool{}},
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
@@ -78,7 +80,8 @@ func setupInstance(s *shared) error {
 		Named("xeninstance").
 		For(&v1alpha1.XenInstance{}, builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenPool{}, mapped(poolField), builder.WithPredicates(poolTurned())).
-		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.waitingForQuota), builder.WithPredicates(gone())).
+		Watches(&v1alpha1.XenInstance{}, handler.EnqueueRequestsFromMapFunc(r.waitingForQuota), builder.WithPredicates(freesQuota())).
+		Watches(&v1alpha1.XenFlavor{}, handler.EnqueueRequestsFromMapFunc(r.waitingForQuota), builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenFlavor{}, mapped(flavorField), builder.WithPredicates(askedAnew())).
 		Watches(&v1alpha1.XenImage{}, mapped(imageField)).
 		Watches(&v1alpha1.XenClusterImage{}, mapped(imageField)).
@@ -125,16 +128,20 @@ func (r *instanceReconciler) open(ctx context.Context, req ctrl.Request) (*insta
 	})
 	if inner == nil || err != nil {
 		if err == nil {
-			r.executor.Forget(xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name})
-			r.turns.giveBack(xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name})
+			key := xencache.Key{Kind: kindInstance, Namespace: req.Namespace, Name: req.Name}
+			r.executor.Forget(key)
+			r.turns.giveBack(key)
+			r.admitted.forget(key)
 		}
 		return nil, err
 	}
 	return &instanceScope{Scope: inner, r: r}, nil
 }
 
-func (s *instanceScope) key() xencache.Key {
-	return xencache.Key{Kind: kindInstance, Namespace: s.Object.Namespace, Name: s.Object.Name}
+func (s *instanceScope) key() xencache.Key { return instanceKey(s.Object) }
+
+func instanceKey(object *v1alpha1.XenInstance) xencache.Key {
+	return xencache.Key{Kind: kindInstance, Namespace: object.Namespace, Name: object.Name}
 }
 
 // outOfSight is how long the status of an instance is still left as it is although its pool cannot be seen: a short
@@ -385,10 +392,22 @@ const (
 
 	rescueImageField = "spec.rescue.imageRef.name"
 	snapshotField    = "spec.source.snapshotRef.name"
+
+	quotaField = "status.waitsForQuota"
+	waiting    = "true" // of quotaField
 )
 
 // indexInstances lets instances be found by what they depend on.
 func indexInstances(mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.XenInstance{}, quotaField, func(obj client.Object) []string {
+		if waitsForQuota(obj.(*v1alpha1.XenInstance)) {
+			return []string{waiting}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("index instances by %s: %w", quotaField, err)
+	}
 	fields := map[string]func(*v1alpha1.XenInstanceSpec) string{
 		rescueImageField: func(s *v1alpha1.XenInstanceSpec) string {
 			if !s.WantsRescue() || s.Rescue.ImageRef == nil {

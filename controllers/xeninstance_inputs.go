@@ -106,26 +106,33 @@ func (s *instanceScope) gatherImage(ctx context.Context, in *instance.Inputs, re
 		return fmt.Errorf("read %s %s: %w", ref.Kind, ref.Name, err)
 	}
 	in.Image = image.Demanded(spec, status)
-	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
-	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
-		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: imageNotReady(ref, s.pool.Name, spec, status), Passing: true}
+	template, missing := templateOf(ref, s.pool.Name, spec, status)
+	if missing != "" {
+		in.ImageProblem = &instance.Problem{Reason: v1alpha1.ReasonImageNotReady, Message: missing, Passing: true}
 		return nil
 	}
-	in.ImageTemplate, resolver.imageTemplate = status.Pools[at].TemplateUUID, status.Pools[at].TemplateUUID
+	in.ImageTemplate, resolver.imageTemplate = template, template
 	return nil
 }
 
-// imageNotReady says that no VM can be made from an image on a pool, and why, as far as the image tells.
-func imageNotReady(ref *v1alpha1.ImageReference, pool string, spec *v1alpha1.XenImageSpec, status *v1alpha1.XenImageStatus) string {
-	message := fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, pool)
-	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == pool })
+// templateOf is the UUID of the template that holds an image on a pool. Where VMs cannot be made from it yet, missing says so, and why,
+// as far as the image tells.
+func templateOf(ref *v1alpha1.ImageReference, pool string, spec *v1alpha1.XenImageSpec, status *v1alpha1.XenImageStatus) (uuid, missing string) {
+	var on v1alpha1.ImagePoolStatus
+	if at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == pool }); at >= 0 {
+		on = status.Pools[at]
+	}
+	if on.Ready && on.TemplateUUID != "" {
+		return on.TemplateUUID, ""
+	}
+	missing = fmt.Sprintf("%s %q is not ready on pool %s", ref.Kind, ref.Name, pool)
 	switch {
 	case !slices.ContainsFunc(spec.Pools, func(p v1alpha1.ImagePool) bool { return p.Name == pool }):
-		message += ", which is not among its spec.pools; name another image"
-	case at >= 0 && status.Pools[at].Message != "":
-		message += ": " + status.Pools[at].Message
+		missing += ", which is not among its spec.pools; name another image"
+	case on.Message != "":
+		missing += ": " + on.Message
 	}
-	return message
+	return "", missing
 }
 
 // image reads the image that a reference names; both kinds have one spec.
@@ -146,12 +153,7 @@ func (s *instanceScope) checkBeforeMaking(ctx context.Context) error {
 		return nil
 	}
 	for _, check := range []func(context.Context) error{s.checkBootstrap, s.checkQuota} {
-		err := check(ctx)
-		var problem *instance.Problem
-		switch {
-		case errors.As(err, &problem):
-			s.facts.Want.Problems = append(s.facts.Want.Problems, *problem)
-		case err != nil:
+		if err := noted(&s.facts.Want.Problems, check(ctx)); err != nil {
 			return err
 		}
 	}
@@ -168,6 +170,16 @@ type poolResolver struct {
 }
 
 var _ instance.Resolver = (*poolResolver)(nil)
+
+// noted adds what is a problem of the instance to its problems, and returns any other error.
+func noted(problems *[]instance.Problem, err error) error {
+	var problem *instance.Problem
+	if errors.As(err, &problem) {
+		*problems = append(*problems, *problem)
+		return nil
+	}
+	return err
+}
 
 // asProblem turns a denial of the pool into a problem of the instance.
 func asProblem(err error) error {

@@ -2,23 +2,40 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
-	"github.com/kubexen/kubexen/pkg/instance"
 	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/xenapi"
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
-// checkQuota refuses a VM that the namespace's quota on the pool has no room for. What others use is what was asked for
-// them: a VM that is being made counts.
-func (s *instanceScope) checkQuota(ctx context.Context) error {
+// admissions are the instances whose wishes the quota had room for. They count from that moment, before anything of it is to be
+// seen; one manager makes all VMs, so that its memory is enough.
+type admissions struct {
+	mu sync.Mutex
+	of map[xencache.Key]bool
+}
+
+// forget drops an instance that is gone.
+func (a *admissions) forget(key xencache.Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.of, key)
+}
+
+// withinQuota refuses what the namespace's quota on the pool has no room for. Given is what the other instances of the namespace
+// take of the pool and what is asked for this one; split says what of it counts as used and what as added.
+func (s *instanceScope) withinQuota(ctx context.Context, split func(others, mine pool.Usage) (used, added pool.Usage)) error {
 	grant, err := s.grant(ctx)
 	if err != nil {
 		return err
@@ -27,32 +44,22 @@ func (s *instanceScope) checkQuota(ctx context.Context) error {
 	if quota == (v1alpha1.PoolQuota{}) {
 		return nil
 	}
-	used, mine, err := s.namespaceUsage(ctx)
+	admitted := &s.r.admitted
+	admitted.mu.Lock()
+	defer admitted.mu.Unlock()
+	others, mine, err := s.namespaceUsage(ctx)
 	if err != nil {
 		return err
 	}
-	return asProblem(pool.QuotaCheck(quota, used, mine))
+	used, added := split(others, mine)
+	err = pool.QuotaCheck(quota, used, added)
+	admitted.of[s.key()] = err == nil
+	return asProblem(err)
 }
 
-// namespaceUsage is what the other instances of the namespace take of the pool, and what is asked for this one.
-func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.Usage, err error) {
-	var list v1alpha1.XenInstanceList
-	if err := s.r.runtime.Client.List(ctx, &list, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
-		return others, mine, fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
-	}
-	for i := range list.Items {
-		other := &list.Items[i]
-		if other.Name == s.Object.Name || other.Status.UUID == "" && other.Annotations[v1alpha1.AnnotationVMUUID] == "" {
-			continue
-		}
-		usage, err := s.usage(ctx, other)
-		if err != nil {
-			return others, mine, err
-		}
-		others = others.Plus(usage)
-	}
-	mine, err = s.usage(ctx, s.Object)
-	return others, mine, err
+// checkQuota refuses a VM that the namespace's quota on the pool has no room for.
+func (s *instanceScope) checkQuota(ctx context.Context) error {
+	return s.withinQuota(ctx, func(others, mine pool.Usage) (used, added pool.Usage) { return others, mine })
 }
 
 // checkBeforeGrowing refuses further and larger disks for which the namespace's quota on the pool has no room.
@@ -61,25 +68,50 @@ func (s *instanceScope) checkBeforeGrowing(ctx context.Context) error {
 	if growth == 0 || len(s.facts.Want.Problems) > 0 {
 		return nil
 	}
-	grant, err := s.grant(ctx)
-	if err != nil {
-		return err
-	}
-	quota := grant.Quota()
-	if quota.Storage == nil {
+	return noted(&s.facts.Want.Problems, s.withinQuota(ctx, func(others, _ pool.Usage) (used, added pool.Usage) {
+		return others.Plus(s.vmUsage(s.Object)), pool.Usage{Storage: growth}
+	}))
+}
+
+// checkBeforeResize refuses a larger size for which the namespace's quota on the pool has no room, before anything is
+// touched. Growing counts alone: a lowered quota stops nobody from becoming smaller.
+func (s *instanceScope) checkBeforeResize(ctx context.Context) error {
+	vcpus, memory, disk := s.facts.ResizeGrowth()
+	growth := pool.Usage{VCPUs: int32(vcpus), Memory: memory, Storage: disk}
+	if growth == (pool.Usage{}) {
 		return nil
 	}
-	others, _, err := s.namespaceUsage(ctx)
-	if err != nil {
-		return err
+	return noted(&s.facts.Want.Resize.Problems, s.withinQuota(ctx, func(others, mine pool.Usage) (used, added pool.Usage) {
+		return others.Plus(mine).Minus(growth), growth
+	}))
+}
+
+// namespaceUsage is what the other instances of the namespace take of the pool, and what is asked for this one. What the quota
+// refused takes nothing.
+func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.Usage, err error) {
+	var list v1alpha1.XenInstanceList
+	if err := s.r.runtime.Client.List(ctx, &list, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
+		return others, mine, fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
 	}
-	var problem *instance.Problem
-	err = asProblem(pool.QuotaCheck(quota, others.Plus(s.vmUsage(s.Object)), pool.Usage{Storage: growth}))
-	if errors.As(err, &problem) {
-		s.facts.Want.Problems = append(s.facts.Want.Problems, *problem)
-		return nil
+	for i := range list.Items {
+		other := &list.Items[i]
+		usage := s.vmUsage(other)
+		switch admitted := s.r.admitted.of[instanceKey(other)]; {
+		case other.Name == s.Object.Name:
+			continue
+		case !admitted && other.Status.UUID == "" && other.Annotations[v1alpha1.AnnotationVMUUID] == "":
+			continue
+		case !admitted && waitsForQuota(other):
+			usage.Instances = 1
+		default:
+			if usage, err = s.usage(ctx, other); err != nil {
+				return others, mine, err
+			}
+		}
+		others = others.Plus(usage)
 	}
-	return err
+	mine, err = s.usage(ctx, s.Object)
+	return others, mine, err
 }
 
 // usage is what an instance takes of its pool: what is asked for it or what its VM has, whichever is more. So a flavor that was
@@ -159,19 +191,37 @@ func storageOf(v xencache.View, vm xenapi.VMRef) int64 {
 	return total
 }
 
-// waitingForQuota are the instances of a namespace that the quota keeps from something, when one of the others is gone.
-func (r *instanceReconciler) waitingForQuota(ctx context.Context, gone client.Object) []ctrl.Request {
+// waitsForQuota tells whether the quota keeps an instance from something, as its status says.
+func waitsForQuota(object *v1alpha1.XenInstance) bool {
+	return slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonQuotaExceeded })
+}
+
+// waitingForQuota are the instances that the quota keeps from something, when there may be room: of the namespace in which
+// another instance takes less, of all where a flavor does.
+func (r *instanceReconciler) waitingForQuota(ctx context.Context, object client.Object) []ctrl.Request {
 	var list v1alpha1.XenInstanceList
-	if err := r.runtime.Client.List(ctx, &list, client.InNamespace(gone.GetNamespace())); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "list the instances that may wait for the quota", "namespace", gone.GetNamespace())
+	err := r.runtime.Client.List(ctx, &list, client.InNamespace(object.GetNamespace()), client.MatchingFields{quotaField: waiting}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list the instances that may wait for the quota", "namespace", object.GetNamespace())
 		return nil
 	}
-	var requests []ctrl.Request
+	requests := make([]ctrl.Request, len(list.Items))
 	for i := range list.Items {
-		ready := meta.FindStatusCondition(list.Items[i].Status.Conditions, v1alpha1.ConditionReady)
-		if ready != nil && ready.Reason == v1alpha1.ReasonQuotaExceeded {
-			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
+		requests[i].NamespacedName = client.ObjectKeyFromObject(&list.Items[i])
 	}
 	return requests
+}
+
+// freesQuota lets through what may leave others more room: an instance that is gone, asks for something else, was refused, or
+// has another size.
+func freesQuota() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, after := e.ObjectOld.(*v1alpha1.XenInstance), e.ObjectNew.(*v1alpha1.XenInstance)
+			return before.Generation != after.Generation || !waitsForQuota(before) && waitsForQuota(after) ||
+				before.Status.Resize != nil && after.Status.Resize == nil || !equality.Semantic.DeepEqual(before.Status.Flavor, after.Status.Flavor)
+		},
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -215,15 +216,9 @@ func TestDisksBeyondTheQuota(t *testing.T) {
 	instance.Spec.Disks = []v1alpha1.Disk{{Name: "data", Size: quantity("1Gi")}}
 	create(t, w, instance)
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
-	lab := testkit.Pool(testkit.PoolName).Object()
-	w.WaitFor(t, lab, "the pool is read", func() error { return nil })
 	room := instance.Status.RootDisk.Size.DeepCopy()
 	room.Add(resource.MustParse("3Gi"))
-	lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{Storage: &room}
-	if err := w.Client.Update(t.Context(), lab); err != nil {
-		t.Fatal(err)
-	}
-	w.WaitReady(t, lab)
+	allowQuota(t, w, v1alpha1.PoolQuota{Storage: &room})
 	for name, test := range map[string]struct {
 		disks   []v1alpha1.Disk
 		refused bool
@@ -251,21 +246,12 @@ func TestDisksBeyondTheQuota(t *testing.T) {
 	}
 }
 
-// TestRoomInTheQuota: who is refused for the quota is made when there is room, by a larger quota or because another is gone.
+// TestRoomInTheQuota: who is refused for the quota is made when there is room, by a larger quota or because another is gone, and of
+// those who wait for the same room one.
 func TestRoomInTheQuota(t *testing.T) {
 	t.Parallel()
 	w, _ := newWorld(t, withAgents)
-	lab := testkit.Pool(testkit.PoolName).Object()
-	allow := func(instances int32) {
-		t.Helper()
-		w.WaitFor(t, lab, "the pool is read", func() error { return nil })
-		lab.Spec.Grants[0].Quota = &v1alpha1.PoolQuota{Instances: &instances}
-		if err := w.Client.Update(t.Context(), lab); err != nil {
-			t.Fatal(err)
-		}
-	}
-	allow(1)
-	w.WaitReady(t, lab)
+	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To[int32](1)})
 	var instances []*v1alpha1.XenInstance
 	for i, name := range []string{"one", "two", "three"} {
 		instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
@@ -280,7 +266,7 @@ func TestRoomInTheQuota(t *testing.T) {
 			return refusal(instance, true, v1alpha1.ReasonQuotaExceeded, []string{"instances: 1 used, 1 wanted, 1 allowed"})
 		})
 	}
-	allow(2)
+	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To[int32](2)})
 	made := func() (names []string) {
 		for _, instance := range instances[1:] {
 			if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
@@ -295,6 +281,10 @@ func TestRoomInTheQuota(t *testing.T) {
 		}
 		return nil
 	})
+	w.WaitAtRest(t)
+	if names := made(); len(names) > 1 {
+		t.Fatalf("%v are made, with room for one", names)
+	}
 	if err := w.Client.Delete(t.Context(), instances[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +294,105 @@ func TestRoomInTheQuota(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestManyForTheSameRoom: of many instances that are made at the same moment no more have a VM than the quota allows.
+func TestManyForTheSameRoom(t *testing.T) {
+	t.Parallel()
+	const many, room = 12, int32(3)
+	w, _ := newWorld(t, withAgents)
+	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To(room)})
+	for i := range many {
+		instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
+		instance.Name = fmt.Sprintf("web-%02d", i)
+		create(t, w, instance)
+	}
+	testkit.Eventually(t, "each is made or refused", func(ctx context.Context) error {
+		var list v1alpha1.XenInstanceList
+		if err := w.Client.List(ctx, &list, client.InNamespace(w.Namespace)); err != nil {
+			return err
+		}
+		var made, refused int32
+		for i := range list.Items {
+			switch {
+			case testkit.Ready(&list.Items[i]) == nil:
+				made++
+			case refusal(&list.Items[i], true, v1alpha1.ReasonQuotaExceeded, []string{"instances: 3 used"}) == nil:
+				refused++
+			}
+		}
+		if made != room || refused != many-room {
+			return fmt.Errorf("%d are made and %d refused, want %d and %d", made, refused, room, many-room)
+		}
+		return nil
+	})
+}
+
+// TestRoomThatASmallerSizeLeaves: who waits for the quota gets what another gives back, and a wish that was refused takes nothing
+// from others.
+func TestRoomThatASmallerSizeLeaves(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	addFlavors(t, w)
+	allowQuota(t, w, v1alpha1.PoolQuota{VCPUs: ptr.To[int32](6)})
+	of := func(name, flavor string) *v1alpha1.XenInstance {
+		t.Helper()
+		instance := web(w).OfFlavor(flavor).Powered(v1alpha1.PowerStateHalted).Object()
+		instance.Name = name
+		create(t, w, instance)
+		return instance
+	}
+	sized := func(instance *v1alpha1.XenInstance, flavor string) {
+		t.Helper()
+		edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.FlavorRef.Name = flavor })
+	}
+	refused := func(instance *v1alpha1.XenInstance) {
+		t.Helper()
+		w.WaitFor(t, instance, "the refusal is said", func() error {
+			return testkit.Condition(instance, v1alpha1.ConditionFlavorApplied, metav1.ConditionFalse, v1alpha1.ReasonQuotaExceeded)
+		})
+	}
+	one, two := of("one", "small"), of("two", "small")
+	w.WaitReady(t, one)
+	w.WaitReady(t, two)
+	// Given six CPUs and two instances that have two each, one of them can get two more.
+	sized(one, "large")
+	w.WaitReady(t, one)
+	sized(two, "large")
+	refused(two)
+	three := of("three", "small")
+	w.WaitFor(t, three, "the refusal is said", func() error {
+		return refusal(three, true, v1alpha1.ReasonQuotaExceeded, []string{"vcpus: 6 used"})
+	})
+	sized(one, "small")
+	w.WaitReady(t, one)
+	testkit.Eventually(t, "one of the two that wait gets the room", func(ctx context.Context) error {
+		ready := 0
+		for _, instance := range []*v1alpha1.XenInstance{two, three} {
+			if err := w.Client.Get(ctx, client.ObjectKeyFromObject(instance), instance); err != nil {
+				return err
+			}
+			if testkit.Ready(instance) == nil {
+				ready++
+			}
+		}
+		if ready == 0 {
+			return errors.New("none does")
+		}
+		return nil
+	})
+}
+
+// allowQuota sets the quota of the namespaces on the pool.
+func allowQuota(t *testing.T, w *testkit.World, quota v1alpha1.PoolQuota) {
+	t.Helper()
+	lab := testkit.Pool(testkit.PoolName).Object()
+	w.WaitFor(t, lab, "the pool is read", func() error { return nil })
+	lab.Spec.Grants[0].Quota = &quota
+	if err := w.Client.Update(t.Context(), lab); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitReady(t, lab)
 }
 
 // TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.

@@ -2,9 +2,7 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,12 +49,12 @@ func (s *instanceScope) gatherRescue(ctx context.Context, in *instance.Inputs) e
 			"image %s is the instance's own: its file systems would be mistaken for those to be repaired; name another in rescue.imageRef", ref.Name)
 		return nil
 	}
-	at := slices.IndexFunc(status.Pools, func(p v1alpha1.ImagePoolStatus) bool { return p.Name == s.pool.Name })
-	if at < 0 || !status.Pools[at].Ready || status.Pools[at].TemplateUUID == "" {
-		refuse(v1alpha1.ReasonImageNotReady, true, "%s", imageNotReady(ref, s.pool.Name, spec, status))
+	template, missing := templateOf(ref, s.pool.Name, spec, status)
+	if missing != "" {
+		refuse(v1alpha1.ReasonImageNotReady, true, "%s", missing)
 		return nil
 	}
-	image := &instance.RescueImage{Name: ref.Name, TemplateUUID: status.Pools[at].TemplateUUID}
+	image := &instance.RescueImage{Name: ref.Name, TemplateUUID: template}
 	if spec.MinMemory != nil {
 		image.MinMemory = spec.MinMemory.Value()
 	}
@@ -91,12 +89,7 @@ func (s *instanceScope) checkBeforeRescue(ctx context.Context) error {
 	if err == nil && s.Object.Spec.Rescue.CredentialsSecretRef == nil {
 		err = s.checkOwnPassword(ctx, instance.RescueSecretName(s.Object.Name))
 	}
-	var problem *instance.Problem
-	if errors.As(err, &problem) {
-		s.facts.Want.Rescue.Problems = append(s.facts.Want.Rescue.Problems, *problem)
-		return nil
-	}
-	return err
+	return noted(&s.facts.Want.Rescue.Problems, err)
 }
 
 // checkOwnPassword looks whether a password that is yet to be generated could be kept.

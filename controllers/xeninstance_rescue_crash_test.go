@@ -3,10 +3,9 @@ package controllers_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 
-	"k8s.io/client-go/rest"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -118,31 +117,23 @@ func TestCrashInRescue(t *testing.T) {
 func TestLostStatusInRescue(t *testing.T) {
 	t.Parallel()
 	for _, workflow := range rescueWorkflows()[:3] {
-		var lived sync.Map // by the log of their world
 		workflow.Simulator, workflow.Step = func(testing.TB) xensim.Options { return withAgents }, 2*rescueStep
-		run := func(ctx context.Context, config *rest.Config, options testkit.ManagerOptions) error {
-			if _, again := lived.LoadOrStore(options.Log, true); again {
-				if err := loseStatuses(ctx, testkit.Start(t)); err != nil {
-					return err
-				}
-			}
-			return runManager(ctx, config, options)
-		}
-		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), run, workflow) })
+		workflow.Reached, workflow.Then = workflow.Converged, loseStatuses
+		t.Run(workflow.Name, func(t *testing.T) { testkit.Crash(t, testkit.Start(t), runManager, workflow) })
 	}
 }
 
 // loseStatuses takes the status from every instance.
-func loseStatuses(ctx context.Context, environment *testkit.Environment) error {
+func loseStatuses(t testing.TB, w *testkit.World) {
+	t.Helper()
 	var list v1alpha1.XenInstanceList
-	if err := environment.Client.List(ctx, &list); err != nil {
-		return err
+	if err := w.Client.List(t.Context(), &list); err != nil {
+		t.Fatal(err)
 	}
 	for i := range list.Items {
-		list.Items[i].Status = v1alpha1.XenInstanceStatus{}
-		if err := environment.Client.Status().Update(ctx, &list.Items[i]); err != nil {
-			return err
+		err := w.Client.Status().Patch(t.Context(), &list.Items[i], client.RawPatch(types.JSONPatchType, []byte(`[{"op":"replace","path":"/status","value":{}}]`)))
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	return nil
 }

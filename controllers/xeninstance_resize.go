@@ -1,47 +1,12 @@
 package controllers
 
 import (
-	"context"
-	"errors"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
-	"github.com/kubexen/kubexen/pkg/instance"
-	"github.com/kubexen/kubexen/pkg/pool"
 )
-
-// checkBeforeResize refuses a larger size for which the namespace's quota on the pool has no room, before anything is
-// touched. Growing counts alone: a lowered quota stops nobody from becoming smaller.
-func (s *instanceScope) checkBeforeResize(ctx context.Context) error {
-	vcpus, memory, disk := s.facts.ResizeGrowth()
-	if vcpus == 0 && memory == 0 && disk == 0 {
-		return nil
-	}
-	grant, err := s.grant(ctx)
-	if err != nil {
-		return err
-	}
-	quota := grant.Quota()
-	if quota == (v1alpha1.PoolQuota{}) {
-		return nil
-	}
-	others, mine, err := s.namespaceUsage(ctx)
-	if err != nil {
-		return err
-	}
-	used := others.Plus(mine)
-	used.VCPUs, used.Memory, used.Storage = used.VCPUs-int32(vcpus), used.Memory-memory, used.Storage-disk
-	var problem *instance.Problem
-	err = asProblem(pool.QuotaCheck(quota, used, pool.Usage{VCPUs: int32(vcpus), Memory: memory, Storage: disk}))
-	if errors.As(err, &problem) {
-		s.facts.Want.Resize.Problems = append(s.facts.Want.Resize.Problems, *problem)
-		return nil
-	}
-	return err
-}
 
 // announceResize says in an Event that a resize has begun, waits for its user, or is over, and how.
 func (s *instanceScope) announceResize(before, after *v1alpha1.XenInstanceStatus) {

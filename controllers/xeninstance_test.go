@@ -16,7 +16,7 @@ func TestInstanceLives(t *testing.T) {
 	w.WaitAtRest(t)
 
 	instance := web(w).DeletedBy(v1alpha1.DeletionDelete).Object()
-	part(t, w, fence, "create", 14, 6, func() {
+	part(t, w, fence, "create", 14, 6+busy, func() {
 		create(t, w, instance)
 		w.WaitFor(t, instance, "the guest reports its address", func() error {
 			if instance.Status.PrimaryAddress == "" {
@@ -36,15 +36,15 @@ func TestInstanceLives(t *testing.T) {
 			return nil
 		})
 	})
-	part(t, w, fence, "halt", 3, 2, func() {
+	part(t, w, fence, "halt", 3, 2+busy, func() {
 		edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
 		waitPowered(t, w, instance, v1alpha1.PowerStateHalted)
 	})
-	part(t, w, fence, "start", 3, 3, func() {
+	part(t, w, fence, "start", 3, 3+busy, func() {
 		edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateRunning })
 		waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	})
-	part(t, w, fence, "delete", 6, 5, func() {
+	part(t, w, fence, "delete", 6, 5+busy, func() {
 		if err := w.Client.Delete(t.Context(), instance); err != nil {
 			t.Fatal(err)
 		}
@@ -52,11 +52,15 @@ func TestInstanceLives(t *testing.T) {
 	})
 
 	drive := web(w).With(withBootstrap).Object()
-	part(t, w, fence, "create with a config drive", 19, 7, func() {
+	part(t, w, fence, "create with a config drive", 19, 7+busy, func() {
 		create(t, w, drive)
 		w.WaitReady(t, drive)
 	})
 }
+
+// busy is how many writes more a part of a story may take than where nothing else runs: the slower it goes, the more steps of the
+// way a status shows.
+const busy = 2
 
 // part is one part of a story, with the most calls and writes that it may take.
 func part(t *testing.T, w *testkit.World, fence *testkit.Fence, name string, mostCalls, mostWrites int, story func()) {

@@ -166,6 +166,11 @@ func (u Usage) Plus(other Usage) Usage {
 	return Usage{u.Instances + other.Instances, u.VCPUs + other.VCPUs, u.Memory + other.Memory, u.Storage + other.Storage}
 }
 
+// Minus takes away.
+func (u Usage) Minus(other Usage) Usage {
+	return Usage{u.Instances - other.Instances, u.VCPUs - other.VCPUs, u.Memory - other.Memory, u.Storage - other.Storage}
+}
+
 // AtLeast takes of each figure the larger.
 func (u Usage) AtLeast(other Usage) Usage {
 	return Usage{max(u.Instances, other.Instances), max(u.VCPUs, other.VCPUs), max(u.Memory, other.Memory), max(u.Storage, other.Storage)}

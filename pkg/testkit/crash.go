@@ -77,6 +77,14 @@ type Ending struct {
 	Inventory []string // of our objects on the pool, one line each
 }
 
+// goal is the end of the way on which the manager is killed.
+func (workflow Workflow) goal() func(ctx context.Context, w *World) error {
+	if workflow.Then != nil {
+		return workflow.Reached
+	}
+	return workflow.Converged
+}
+
 // Undisturbed runs the workflow without a kill.
 func (workflow Workflow) Undisturbed(t testing.TB, environment *Environment, run RunManager) (Ending, error) {
 	t.Helper()
@@ -84,19 +92,15 @@ func (workflow Workflow) Undisturbed(t testing.TB, environment *Environment, run
 	defer w.Close()
 	w.manager.fence.Arm(0)
 	workflow.Drive(t, w)
-	var ending Ending
-	if workflow.Then != nil {
-		if err := workflow.finish(w, workflow.Reached); err != nil {
-			return Ending{}, err
-		}
-		ending.Actions = w.manager.fence.Actions()
-		workflow.Then(t, w)
-	}
-	if err := workflow.finish(w, workflow.Converged); err != nil {
+	if err := workflow.finish(w, workflow.goal()); err != nil {
 		return Ending{}, err
 	}
-	if workflow.Then == nil {
-		ending.Actions = w.manager.fence.Actions()
+	ending := Ending{Actions: w.manager.fence.Actions()}
+	if workflow.Then != nil {
+		workflow.Then(t, w)
+		if err := workflow.finish(w, workflow.Converged); err != nil {
+			return Ending{}, err
+		}
 	}
 	ending.Inventory = w.inventory()
 	return ending, workflow.check(t.Context(), w, ending.Inventory)
@@ -111,12 +115,9 @@ func (workflow Workflow) KilledAfter(t testing.TB, environment *Environment, run
 	first := w.manager.fence
 	first.Arm(k)
 	workflow.Drive(t, w)
-	over := workflow.Converged
-	if workflow.Then != nil {
-		over = workflow.Reached
-	}
+	goal := workflow.goal()
 	err := w.until("the manager is killed", func(ctx context.Context) error {
-		if err := over(ctx, w); err != nil {
+		if err := goal(ctx, w); err != nil {
 			return err
 		}
 		return w.atRest() // it took fewer actions this time
