@@ -90,6 +90,11 @@ func TestFaultLostEvents(t *testing.T) {
 		t.Errorf("%d events, token %v after %v", n, lost["token"], token)
 	}
 	client.must("network.set_name_description", network, "heard of")
+	p.SetFaults([]Fault{{Call: "event.from", LoseEvents: true, Count: 1}})
+	if all := client.must("event.from", []string{"network"}, "", 0.0).(map[string]any); len(all["events"].([]any)) == 0 {
+		t.Error("who asks for all there is hears of nothing")
+	}
+	p.SetFaults(nil)
 	heard := client.must("event.from", []string{"network"}, lost["token"], 0.0).(map[string]any)
 	if n := len(heard["events"].([]any)); n != 1 {
 		t.Errorf("%d events after the loss", n)

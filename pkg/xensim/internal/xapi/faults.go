@@ -26,7 +26,7 @@ type Fault struct {
 	TruncateBody int      `json:"truncateBody,omitempty"` // so many bytes of the answer's body arrive, then the connection breaks
 	CorruptBody  int      `json:"corruptBody,omitempty"`  // the byte after so many of a request's body arrives changed; for HTTP handlers
 	LoseSession  bool     `json:"loseSession,omitempty"`  // the session is gone before the call
-	LoseEvents   bool     `json:"loseEvents,omitempty"`   // event.from answers without the events it should have had
+	LoseEvents   bool     `json:"loseEvents,omitempty"`   // event.from answers without what has happened since its token; one without a token still tells of all there is
 	SlowTask     float64  `json:"slowTask,omitempty"`     // operations take so many times as long
 	FailTask     bool     `json:"failTask,omitempty"`     // the error comes at the end of the operation's work, when its effect is undone or half done
 	Midway       bool     `json:"midway,omitempty"`       // the error comes while the operation works, so that it undoes what it has done
