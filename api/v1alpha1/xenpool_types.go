@@ -232,7 +232,8 @@ type PoolGrant struct {
 	// +optional
 	Placement bool `json:"placement,omitempty"`
 
-	// quota limits each of the namespaces by itself; of several grants the larger figure counts. Default: no limit.
+	// quota limits each of the namespaces by itself; of several grants the larger figure counts. An instance takes what it asks for or
+	// what its VM has, whichever is more; what the quota refuses takes nothing, and is tried again when there may be room. Default: no limit.
 	// +optional
 	Quota *PoolQuota `json:"quota,omitempty"`
 }
