@@ -12,9 +12,6 @@ import (
 	"sync"
 )
 
-// eventFrom is the call that waits for what happens on a pool.
-const eventFrom = "event.from"
-
 // errKilled is what a manager gets for everything that it tries after its death.
 var errKilled = errors.New("the manager was killed: nothing leaves it any more")
 
@@ -34,7 +31,6 @@ type Fence struct {
 	killAfter int // 0: never
 	killed    chan struct{}
 	down      bool
-	follows   bool
 }
 
 // NewFence is a fence that lets everything pass until it is armed.
@@ -71,13 +67,6 @@ func (f *Fence) Actions() []Action {
 	return slices.Clone(f.actions)
 }
 
-// followsAPool tells whether the manager has begun to follow a pool's events.
-func (f *Fence) followsAPool() bool {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	return f.follows
-}
-
 func (f *Fence) isDown() bool {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -103,11 +92,6 @@ func (f *Fence) done(action Action) (alive bool) {
 func (f *Fence) WrapXenAPI(next http.RoundTripper) http.RoundTripper {
 	return f.wrap(next, func(request *http.Request) (Action, bool, error) {
 		method, err := xenAPIMethod(request)
-		if method == eventFrom {
-			f.mutex.Lock()
-			f.follows = true
-			f.mutex.Unlock()
-		}
 		return Action{To: "XenAPI", What: method}, countsAsCall(method), err
 	})
 }
@@ -171,7 +155,7 @@ func xenAPIMethod(request *http.Request) (string, error) {
 // countsAsCall says what the budgets count: everything but logging in and out, and waiting for events.
 func countsAsCall(method string) bool {
 	switch {
-	case method == "", method == eventFrom, strings.HasPrefix(method, "session."):
+	case method == "", method == "event.from", strings.HasPrefix(method, "session."):
 		return false
 	default:
 		return true
