@@ -21,6 +21,11 @@ func taskRecord(status TaskStatus, progress float64, result string, errorInfo ..
 		status, progress, result, info.String())
 }
 
+// unattended is a task that no handler of the pool has taken over.
+func unattended() string {
+	return strings.Replace(taskRecord(TaskStatusPending, 0, ""), "<value>cancel</value>", "", 1)
+}
+
 func taskEvents(token string, records ...string) string {
 	var events strings.Builder
 	for i, record := range records {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -154,6 +155,9 @@ func orRaw(format DiskFormat) DiskFormat {
 	return format
 }
 
+// referenceGrace is how long somebody who has given up still waits for the reference of the task that he is about to leave.
+const referenceGrace = 5 * time.Second
+
 // beginTransfer makes the transfer's task, which alone tells how it ended: the answer's 200 comes before the work.
 func (c *Client) beginTransfer(ctx context.Context, t Transfer, label string, r handlerRequest) (TaskRef, handlerRequest, error) {
 	if t.Label != "" {
@@ -169,9 +173,13 @@ func (c *Client) beginTransfer(ctx context.Context, t Transfer, label string, r 
 		}
 		r.via = via
 	}
-	// Whoever gives up while the task is made must still learn its reference: nobody else would end it.
-	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginTimeout)
+	if ctx.Err() != nil {
+		return "", r, fmt.Errorf("%s: %w", r.op, ctx.Err())
+	}
+	// Whoever gives up while the task is made must still learn its reference, if he can soon: nobody else would end it.
+	making, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(referenceGrace, cancel) })()
 	task, err := c.Task.Create(making, label, "")
 	if err == nil && ctx.Err() != nil {
 		c.endTask(ctx, task)
@@ -190,9 +198,16 @@ func (c *Client) beginTransfer(ctx context.Context, t Transfer, label string, r 
 // dropTask stops and destroys the task of a transfer that has been given up. It does so even when the caller's context has ended.
 func (c *Client) dropTask(ctx context.Context, task TaskRef) { c.tidyTask(ctx, task, c.CancelTask) }
 
-// endTask does it for a task that no handler is known to have taken over: the pool would only mark it, for whoever completes it.
+// endTask does it for a task that perhaps no handler has taken over: the pool would only mark it, for whoever completes it.
 func (c *Client) endTask(ctx context.Context, task TaskRef) {
 	c.tidyTask(ctx, task, func(ctx context.Context, task TaskRef) error {
+		record, err := c.Task.GetRecord(ctx, task)
+		switch {
+		case err != nil || record.Done():
+			return err
+		case slices.Contains(record.AllowedOperations, TaskAllowedOperationCancel): // a handler has
+			return c.Task.Cancel(ctx, task)
+		}
 		return c.Task.SetStatus(ctx, task, TaskStatusCancelled)
 	})
 }

@@ -380,8 +380,11 @@ func TestFailedImports(t *testing.T) {
 		h := newHandlers(t)
 		h.handle(test.handle)
 		h.endsWith(test.task)
-		if test.stopped != "" {
+		switch test.stopped {
+		case "task.cancel":
 			h.endsWith(taskRecord(TaskStatusPending, 0, ""))
+		case "task.set_status":
+			h.endsWith(unattended())
 		}
 		err := h.client().ImportVDI(context.Background(), ImportVDI{VDI: "OpaqueRef:vdi", Body: test.body, Size: 1000})
 		if err == nil || test.is != nil && !errors.Is(err, test.is) || RetrySafe(err) != test.safe {
@@ -423,6 +426,7 @@ func TestAnImportThatIsCancelledStops(t *testing.T) {
 func TestACallerWhoGivesUpWhileTheTaskIsMadeLeavesNone(t *testing.T) {
 	t.Parallel()
 	h := newHandlers(t)
+	h.endsWith(unattended())
 	ctx, cancel := context.WithCancel(context.Background())
 	h.on("task.create", func([]node) string {
 		cancel()
