@@ -71,7 +71,7 @@ func setupInstance(s *shared) error {
 	r := &instanceReconciler{
 		runtime: s.runtime(), pools: s.pools, installation: s.options.Installation, executor: instance.NewExecutor(s.clock),
 		runner: s.runner, scratch: s.scratch, turns: newCopyTurns(s.scratch.Most, s.clock), stores: s.stores, backups: newBackups(s),
-		admitted: admissions{of: map[xencache.Key]bool{}},
+		admitted: admissions{of: map[xencache.Key]admission{}},
 	}
 	mapped := func(field string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(r.instancesBy(field))
@@ -118,6 +118,7 @@ func (s *instanceScope) converge(ctx context.Context) error {
 		return err
 	}
 	s.plan = s.takeTurn(instance.Decide(s.facts, s.r.runtime.Clock.Now()))
+	s.forgetAdmission()
 	return s.act(ctx)
 }
 

@@ -147,17 +147,16 @@ func (s *instanceScope) image(ctx context.Context, ref *v1alpha1.ImageReference)
 	return &image.Spec, &image.Status, err
 }
 
-// checkBeforeMaking looks at what only matters while there is no VM: the bootstrap data and the quota.
+// checkBeforeMaking looks at what only matters while there is no VM: the bootstrap data, and last, since who passes has it, the quota.
 func (s *instanceScope) checkBeforeMaking(ctx context.Context) error {
 	if s.facts.VM != nil || s.Deleting() || len(s.facts.Want.Problems) > 0 || s.Object.Spec.Source.Existing != nil {
 		return nil
 	}
-	for _, check := range []func(context.Context) error{s.checkBootstrap, s.checkQuota} {
-		if err := noted(&s.facts.Want.Problems, check(ctx)); err != nil {
-			return err
-		}
+	problems := &s.facts.Want.Problems
+	if err := noted(problems, s.checkBootstrap(ctx)); err != nil || len(*problems) > 0 || s.Paused != "" || !s.nothingMade() {
+		return err
 	}
-	return nil
+	return noted(problems, s.checkQuota(ctx))
 }
 
 // poolResolver resolves names as far as the namespace's grant allows.

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -19,14 +21,20 @@ import (
 	"github.com/kubexen/kubexen/pkg/xencache"
 )
 
-// admissions are the instances whose wishes the quota had room for. They count from that moment, before anything of it is to be
-// seen; one manager makes all VMs, so that its memory is enough.
+// admissions are what the quota had room for, by instance. It counts from that moment, before anything of it is to be seen; so those
+// who ask at the same moment cannot pass together. A manager that has just begun knows of none: then what is under way counts with
+// all that is asked for.
 type admissions struct {
 	mu sync.Mutex
-	of map[xencache.Key]bool
+	of map[xencache.Key]admission
 }
 
-// forget drops an instance that is gone.
+type admission struct {
+	uid   types.UID
+	usage pool.Usage
+}
+
+// forget drops an instance that is gone, or about to get nothing.
 func (a *admissions) forget(key xencache.Key) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -44,17 +52,38 @@ func (s *instanceScope) withinQuota(ctx context.Context, split func(others, mine
 	if quota == (v1alpha1.PoolQuota{}) {
 		return nil
 	}
+	mine, err := s.usage(ctx, s.Object)
+	if err != nil {
+		return err
+	}
 	admitted := &s.r.admitted
 	admitted.mu.Lock()
 	defer admitted.mu.Unlock()
-	others, mine, err := s.namespaceUsage(ctx)
+	others, err := s.othersUsage(ctx)
 	if err != nil {
 		return err
 	}
 	used, added := split(others, mine)
-	err = pool.QuotaCheck(quota, used, added)
-	admitted.of[s.key()] = err == nil
-	return asProblem(err)
+	takes := used.Minus(others)
+	before, known := admitted.of[s.key()]
+	if known = known && before.uid == s.Object.UID; known { // another wish of it
+		takes = takes.AtLeast(before.usage)
+	}
+	refusal := pool.QuotaCheck(quota, used, added)
+	if refusal == nil {
+		takes = takes.AtLeast(used.Minus(others).Plus(added))
+	}
+	admitted.of[s.key()] = admission{s.Object.UID, takes}
+	return asProblem(refusal)
+}
+
+// forgetAdmission has the instance count with what it asks for and what it has, once what it was admitted for is made or will not be.
+func (s *instanceScope) forgetAdmission() {
+	idle := s.facts.VM != nil && s.Object.Status.UUID != "" && s.Object.Status.Operation == nil &&
+		s.facts.DiskGrowth() == 0 && s.resizeGrowth() == (pool.Usage{})
+	if idle || s.nothingMade() && (s.Paused != "" || s.plan.Operation == "") {
+		s.r.admitted.forget(s.key())
+	}
 }
 
 // checkQuota refuses a VM that the namespace's quota on the pool has no room for.
@@ -76,8 +105,7 @@ func (s *instanceScope) checkBeforeGrowing(ctx context.Context) error {
 // checkBeforeResize refuses a larger size for which the namespace's quota on the pool has no room, before anything is
 // touched. Growing counts alone: a lowered quota stops nobody from becoming smaller.
 func (s *instanceScope) checkBeforeResize(ctx context.Context) error {
-	vcpus, memory, disk := s.facts.ResizeGrowth()
-	growth := pool.Usage{VCPUs: int32(vcpus), Memory: memory, Storage: disk}
+	growth := s.resizeGrowth()
 	if growth == (pool.Usage{}) {
 		return nil
 	}
@@ -86,32 +114,49 @@ func (s *instanceScope) checkBeforeResize(ctx context.Context) error {
 	}))
 }
 
-// namespaceUsage is what the other instances of the namespace take of the pool, and what is asked for this one. What the quota
-// refused takes nothing.
-func (s *instanceScope) namespaceUsage(ctx context.Context) (others, mine pool.Usage, err error) {
+func (s *instanceScope) resizeGrowth() pool.Usage {
+	vcpus, memory, disk := s.facts.ResizeGrowth()
+	return pool.Usage{VCPUs: int32(vcpus), Memory: memory, Storage: disk}
+}
+
+// othersUsage is what the other instances of the namespace take of the pool; the admissions are locked.
+func (s *instanceScope) othersUsage(ctx context.Context) (sum pool.Usage, err error) {
 	var list v1alpha1.XenInstanceList
-	if err := s.r.runtime.Client.List(ctx, &list, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}); err != nil {
-		return others, mine, fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
+	err = s.r.runtime.Client.List(ctx, &list, client.InNamespace(s.Object.Namespace), client.MatchingFields{poolField: s.pool.Name}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return sum, fmt.Errorf("list the instances of namespace %s: %w", s.Object.Namespace, err)
 	}
 	for i := range list.Items {
-		other := &list.Items[i]
-		usage := s.vmUsage(other)
-		switch admitted := s.r.admitted.of[instanceKey(other)]; {
-		case other.Name == s.Object.Name:
+		if list.Items[i].Name == s.Object.Name {
 			continue
-		case !admitted && other.Status.UUID == "" && other.Annotations[v1alpha1.AnnotationVMUUID] == "":
-			continue
-		case !admitted && waitsForQuota(other):
-			usage.Instances = 1
-		default:
-			if usage, err = s.usage(ctx, other); err != nil {
-				return others, mine, err
-			}
 		}
-		others = others.Plus(usage)
+		takes, err := s.takes(ctx, &list.Items[i])
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.Plus(takes)
 	}
-	mine, err = s.usage(ctx, s.Object)
-	return others, mine, err
+	return sum, nil
+}
+
+// takes is what an instance has of its pool and is about to get. What the quota refused takes nothing.
+func (s *instanceScope) takes(ctx context.Context, other *v1alpha1.XenInstance) (pool.Usage, error) {
+	admitted, known := s.r.admitted.of[instanceKey(other)]
+	begun := other.Status.Operation != nil
+	switch {
+	case known && admitted.uid == other.UID:
+		return s.vmUsage(other).AtLeast(admitted.usage), nil
+	case !begun && vmUUID(other) == "":
+		return pool.Usage{}, nil
+	case !begun && waitsForQuota(other), !other.DeletionTimestamp.IsZero(), other.Spec.ManagementPolicy == v1alpha1.ManagementObserve:
+		return s.vmUsage(other).AtLeast(pool.Usage{Instances: 1}), nil
+	}
+	return s.usage(ctx, other)
+}
+
+// vmUUID is the UUID of an instance's VM, "" while there is none.
+func vmUUID(object *v1alpha1.XenInstance) string {
+	return cmp.Or(object.Status.UUID, object.Annotations[v1alpha1.AnnotationVMUUID])
 }
 
 // usage is what an instance takes of its pool: what is asked for it or what its VM has, whichever is more. So a flavor that was
@@ -149,7 +194,7 @@ func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance)
 // vmUsage is what the VM of an instance has; nothing if there is none.
 func (s *instanceScope) vmUsage(object *v1alpha1.XenInstance) (usage pool.Usage) {
 	s.pool.Cache.View(func(v xencache.View) {
-		if ref, record := v.VMByUUID(object.Status.UUID); record != nil {
+		if ref, record := v.VMByUUID(vmUUID(object)); record != nil {
 			usage = pool.Usage{VCPUs: int32(record.VCPUsMax), Memory: record.MemoryStaticMax, Storage: storageOf(v, ref)}
 		}
 	})
@@ -220,8 +265,11 @@ func freesQuota() predicate.Predicate {
 		GenericFunc: func(event.GenericEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, after := e.ObjectOld.(*v1alpha1.XenInstance), e.ObjectNew.(*v1alpha1.XenInstance)
-			return before.Generation != after.Generation || !waitsForQuota(before) && waitsForQuota(after) ||
-				before.Status.Resize != nil && after.Status.Resize == nil || !equality.Semantic.DeepEqual(before.Status.Flavor, after.Status.Flavor)
+			return before.Generation != after.Generation ||
+				after.Status.UUID != "" && !waitsForQuota(before) && waitsForQuota(after) || // a refused wish of a VM
+				before.Status.Resize != nil && after.Status.Resize == nil ||
+				!equality.Semantic.DeepEqual(before.Status.Flavor, after.Status.Flavor) ||
+				!equality.Semantic.DeepEqual(before.Status.Disks, after.Status.Disks)
 		},
 	}
 }

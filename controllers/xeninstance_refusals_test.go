@@ -296,36 +296,49 @@ func TestRoomInTheQuota(t *testing.T) {
 	})
 }
 
-// TestManyForTheSameRoom: of many instances that are made at the same moment no more have a VM than the quota allows.
+// TestManyForTheSameRoom: of many instances that are made at the same moment no more have a VM than the quota allows, whatever it
+// limits, also where the disks are the image's.
 func TestManyForTheSameRoom(t *testing.T) {
 	t.Parallel()
-	const many, room = 12, int32(3)
-	w, _ := newWorld(t, withAgents)
-	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To(room)})
-	for i := range many {
-		instance := web(w).Powered(v1alpha1.PowerStateHalted).Object()
-		instance.Name = fmt.Sprintf("web-%02d", i)
-		create(t, w, instance)
-	}
-	testkit.Eventually(t, "each is made or refused", func(ctx context.Context) error {
-		var list v1alpha1.XenInstanceList
-		if err := w.Client.List(ctx, &list, client.InNamespace(w.Namespace)); err != nil {
-			return err
-		}
-		var made, refused int32
-		for i := range list.Items {
-			switch {
-			case testkit.Ready(&list.Items[i]) == nil:
-				made++
-			case refusal(&list.Items[i], true, v1alpha1.ReasonQuotaExceeded, []string{"instances: 3 used"}) == nil:
-				refused++
+	const many, room = 12, 3
+	for name, test := range map[string]struct {
+		quota v1alpha1.PoolQuota
+		says  string
+	}{
+		"instances": {v1alpha1.PoolQuota{Instances: ptr.To[int32](room)}, "instances: 3 used"},
+		"storage":   {v1alpha1.PoolQuota{Storage: quantity("13Gi")}, "storage: 12Gi used, 4Gi wanted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := newWorld(t, withAgents)
+			addFlavors(t, w)
+			addRescueImage(t, w) // of 4 GiB
+			allowQuota(t, w, test.quota)
+			for i := range many {
+				instance := testkit.Instance(w.Namespace, fmt.Sprintf("web-%02d", i), testkit.PoolName).FromClusterImage("rescue").
+					OfFlavor("small").Network("lan", network).Powered(v1alpha1.PowerStateHalted).Object()
+				create(t, w, instance)
 			}
-		}
-		if made != room || refused != many-room {
-			return fmt.Errorf("%d are made and %d refused, want %d and %d", made, refused, room, many-room)
-		}
-		return nil
-	})
+			testkit.Eventually(t, "each is made or refused", func(ctx context.Context) error {
+				var list v1alpha1.XenInstanceList
+				if err := w.Client.List(ctx, &list, client.InNamespace(w.Namespace)); err != nil {
+					return err
+				}
+				made, refused := 0, 0
+				for i := range list.Items {
+					switch {
+					case testkit.Ready(&list.Items[i]) == nil:
+						made++
+					case refusal(&list.Items[i], true, v1alpha1.ReasonQuotaExceeded, []string{test.says}) == nil:
+						refused++
+					}
+				}
+				if made != room || refused != many-room {
+					return fmt.Errorf("%d are made and %d refused, want %d and %d", made, refused, room, many-room)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 // TestRoomThatASmallerSizeLeaves: who waits for the quota gets what another gives back, and a wish that was refused takes nothing
@@ -366,21 +379,50 @@ func TestRoomThatASmallerSizeLeaves(t *testing.T) {
 	})
 	sized(one, "small")
 	w.WaitReady(t, one)
-	testkit.Eventually(t, "one of the two that wait gets the room", func(ctx context.Context) error {
-		ready := 0
+	served := func() (names []string) {
 		for _, instance := range []*v1alpha1.XenInstance{two, three} {
-			if err := w.Client.Get(ctx, client.ObjectKeyFromObject(instance), instance); err != nil {
-				return err
-			}
-			if testkit.Ready(instance) == nil {
-				ready++
+			if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
+				names = append(names, instance.Name)
 			}
 		}
-		if ready == 0 {
+		return names
+	}
+	testkit.Eventually(t, "one of the two that wait gets the room", func(context.Context) error {
+		if len(served()) == 0 {
 			return errors.New("none does")
 		}
 		return nil
 	})
+	w.WaitAtRest(t)
+	if names := served(); len(names) != 1 {
+		t.Errorf("%v get the room of one", names)
+	}
+}
+
+// TestWhoNeedsNoRoomLeavesIt: an instance that is admitted, and then cannot be made for another reason, takes nothing from others.
+func TestWhoNeedsNoRoomLeavesIt(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	addFlavors(t, w)
+	huge := testkit.Flavor("huge", 2, "900Gi")
+	if err := client.IgnoreAlreadyExists(w.Client.Create(t.Context(), huge)); err != nil {
+		t.Fatal(err)
+	}
+	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To[int32](1)})
+	refusedWith := map[string]*v1alpha1.XenInstance{
+		v1alpha1.ReasonFlavorTooLarge: web(w).OfFlavor("huge").Object(),
+		v1alpha1.ReasonPaused:         web(w).With(func(i *v1alpha1.XenInstance) { i.Annotations = map[string]string{v1alpha1.AnnotationPaused: ""} }).Object(),
+	}
+	for reason, instance := range refusedWith {
+		instance.Name = "not-" + strings.ToLower(reason)
+		create(t, w, instance)
+		w.WaitFor(t, instance, "it is said why it is not made", func() error {
+			return testkit.Condition(instance, v1alpha1.ConditionReady, metav1.ConditionFalse, reason)
+		})
+	}
+	one := web(w).Powered(v1alpha1.PowerStateHalted).Object()
+	create(t, w, one)
+	w.WaitReady(t, one)
 }
 
 // allowQuota sets the quota of the namespaces on the pool.

@@ -36,15 +36,15 @@ func TestInstanceLives(t *testing.T) {
 			return nil
 		})
 	})
-	part(t, w, fence, "halt", 3, 2+busy, func() {
+	part(t, w, fence, "halt", 3, 2, func() {
 		edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
 		waitPowered(t, w, instance, v1alpha1.PowerStateHalted)
 	})
-	part(t, w, fence, "start", 3, 3+busy, func() {
+	part(t, w, fence, "start", 3, 3, func() {
 		edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateRunning })
 		waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	})
-	part(t, w, fence, "delete", 6, 5+busy, func() {
+	part(t, w, fence, "delete", 6, 5, func() {
 		if err := w.Client.Delete(t.Context(), instance); err != nil {
 			t.Fatal(err)
 		}
@@ -58,8 +58,8 @@ func TestInstanceLives(t *testing.T) {
 	})
 }
 
-// busy is how many writes more a part of a story may take than where nothing else runs: the slower it goes, the more steps of the
-// way a status shows.
+// busy is how many writes more a VM may take to be made than where nothing else runs: the slower it goes, the more steps of the
+// way its status shows.
 const busy = 2
 
 // part is one part of a story, with the most calls and writes that it may take.
