@@ -200,16 +200,16 @@ func TestPaused(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Annotations[v1alpha1.AnnotationPaused] = "" })
 	w.WaitFor(t, instance, "it is paused", func() error {
-		return testkit.Condition(instance, v1alpha1.ConditionPaused, metav1.ConditionTrue, "")
+		return errors.Join(testkit.Condition(instance, v1alpha1.ConditionPaused, metav1.ConditionTrue, ""), testkit.Ready(instance))
 	})
 	w.WaitAtRest(t)
 	fence.Arm(0)
 	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
-	w.WaitFor(t, instance, "the edit is seen", func() error {
+	w.WaitFor(t, instance, "the edit is seen, and that it is not done", func() error {
 		if instance.Status.ObservedGeneration != instance.Generation {
 			return errors.New("not yet")
 		}
-		return testkit.CheckKstatus(instance)
+		return errors.Join(testkit.CheckKstatus(instance), testkit.Condition(instance, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPaused))
 	})
 	w.WaitAtRest(t)
 	if made := calls(fence); len(made) > 0 {
@@ -217,6 +217,23 @@ func TestPaused(t *testing.T) {
 	}
 	edit(t, w, instance, func(i *v1alpha1.XenInstance) { delete(i.Annotations, v1alpha1.AnnotationPaused) })
 	waitPowered(t, w, instance, v1alpha1.PowerStateHalted)
+}
+
+// TestObserveMakesNothing: who observes and names no VM gets none.
+func TestObserveMakesNothing(t *testing.T) {
+	t.Parallel()
+	w, fence := newWorld(t, withAgents)
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	instance := web(w).Observed().Object()
+	create(t, w, instance)
+	w.WaitFor(t, instance, "it is said", func() error {
+		return refusal(instance, true, v1alpha1.ReasonVMNotFound, []string{"Observe", "source.existing"})
+	})
+	w.WaitAtRest(t)
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
 }
 
 // TestFaults: whatever goes wrong on the way, the VM is made, once, and nothing is left over.

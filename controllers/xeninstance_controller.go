@@ -195,8 +195,7 @@ func (s *instanceScope) poolIsMissing(ctx context.Context) bool {
 
 // nothingMade reports whether nothing was ever begun on the pool for the object.
 func (s *instanceScope) nothingMade() bool {
-	status := &s.Object.Status
-	return status.UUID == "" && status.Operation == nil && s.Object.Annotations[v1alpha1.AnnotationVMUUID] == ""
+	return vmUUID(s.Object) == "" && s.Object.Status.Operation == nil
 }
 
 // withoutPool adds to a message what a user can do who wants the object gone.
@@ -249,8 +248,8 @@ func (s *instanceScope) watchVM() {
 // act takes the plan's next step and says what the pass ended in.
 func (s *instanceScope) act(ctx context.Context) error {
 	if s.Paused != "" {
+		s.Outcome = s.whilePaused()
 		s.plan.Steps, s.plan.Operation, s.plan.Released = nil, "", false
-		s.Outcome = reconcile.Done().Because(v1alpha1.ReasonPaused, s.Paused)
 		s.report()
 		return nil
 	}
@@ -271,6 +270,17 @@ func (s *instanceScope) act(ctx context.Context) error {
 	}
 	s.report()
 	return s.bind(ctx)
+}
+
+// whilePaused is what a pass ends in that may not act: an instance is ready only if nothing would be done.
+func (s *instanceScope) whilePaused() reconcile.Outcome {
+	switch {
+	case len(s.plan.Steps) > 0 || s.Deleting():
+		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused)
+	case !s.plan.Outcome.IsDone():
+		return s.plan.Outcome
+	}
+	return reconcile.Done().Because(v1alpha1.ReasonPaused, s.Paused)
 }
 
 // run is what the acts of this pass work with.

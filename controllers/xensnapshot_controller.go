@@ -140,8 +140,10 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 	switch {
 	case s.Deleting():
 		return s.remove(ctx)
+	case s.Paused != "" && status.FinishedAt == nil:
+		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused), nil
 	case s.Paused != "":
-		return reconcile.Done().Because(v1alpha1.ReasonPaused, s.Paused), nil
+		return s.rest(ctx), nil
 	case status.FinishedAt == nil:
 		if outcome, err := s.advance(ctx); err != nil || !outcome.IsDone() {
 			return outcome, err

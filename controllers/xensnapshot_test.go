@@ -1,12 +1,14 @@
 package controllers_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -104,6 +106,36 @@ func TestASnapshotOfARunningInstance(t *testing.T) {
 	if vms, disks := len(snapshotVMs(w)), snapshotDisks(w)-before; vms != 0 || disks != 0 {
 		t.Errorf("%d snapshots and %d disks are left", vms, disks)
 	}
+}
+
+// TestAPausedSnapshotIsNotReady: whoever waits for a snapshot before he goes on must not be let through before it is taken.
+func TestAPausedSnapshotIsNotReady(t *testing.T) {
+	t.Parallel()
+	w, fence := withWeb(t, nil)
+	s := xenSnapshot(w, "later", nil)
+	s.Annotations = map[string]string{v1alpha1.AnnotationPaused: ""}
+	w.WaitAtRest(t)
+	fence.Arm(0)
+	create(t, w, s)
+	w.WaitFor(t, s, "it is said that it waits", func() error {
+		return errors.Join(testkit.Condition(s, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPaused), testkit.CheckKstatus(s))
+	})
+	w.WaitAtRest(t)
+	if made := calls(fence); len(made) > 0 {
+		t.Errorf("calls were made: %v", made)
+	}
+	pause := func(patch string) {
+		t.Helper()
+		if err := w.Client.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pause(`{"metadata":{"annotations":{"kubexen.io/paused":null}}}`)
+	w.WaitReady(t, s)
+	pause(`{"metadata":{"annotations":{"kubexen.io/paused":""}}}`)
+	w.WaitFor(t, s, "it is paused, and ready as before", func() error {
+		return errors.Join(testkit.Condition(s, v1alpha1.ConditionPaused, metav1.ConditionTrue, ""), testkit.Ready(s))
+	})
 }
 
 func TestASnapshotIsTakenOnceWhateverIsLost(t *testing.T) {

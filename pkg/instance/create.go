@@ -46,6 +46,10 @@ func whenMissing(f *Facts, _ time.Time) (Plan, bool) {
 		return stop(reconcile.Terminal(v1alpha1.ReasonVMNotFound,
 			fmt.Sprintf("there is no VM %s on the pool; source.existing must name one", uuid)).After(recheckAfter))
 	}
+	if f.Want.Observe {
+		return stop(reconcile.Terminal(v1alpha1.ReasonVMNotFound,
+			"there is no VM to be observed, and managementPolicy Observe makes none; name one in source.existing, or set Manage").After(recheckAfter))
+	}
 	if problems := append(slices.Clone(f.Want.Problems), unfit(f)...); len(problems) > 0 {
 		return stop(blockedBy(problems))
 	}
