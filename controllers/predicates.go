@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -27,6 +28,10 @@ func observed(object client.Object) int64 {
 	}
 	return 0
 }
+
+// poolRecheck is when to look again at a pool that could not be used: one that was silent for a moment may speak again before its
+// XenPool has said anything of it.
+const poolRecheck = 10 * time.Second
 
 // poolTurned lets through what matters to those who live on a pool: its spec, its annotations, and whether it can be
 // used.

@@ -239,7 +239,7 @@ func (r *imageReconciler[T]) withoutPool(ctx context.Context, scope *reconcile.S
 	}
 	var unavailable *pool.Unavailable
 	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error())
+		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck)
 	}
 	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 }

@@ -258,7 +258,7 @@ func (r *imageReconciler[T]) unreachable(ctx context.Context, name string, err e
 	}
 	var unavailable *pool.Unavailable
 	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error())
+		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck)
 	}
 	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
 }

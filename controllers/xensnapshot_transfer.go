@@ -54,7 +54,7 @@ func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error
 	}
 	var unavailable *pool.Unavailable
 	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()), nil
+		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck), nil
 	}
 	return reconcile.Outcome{}, err
 }
