@@ -187,10 +187,7 @@ func TestAnUploadIsRememberedByItsDestination(t *testing.T) {
 	}
 
 	// And with deletionPolicy Delete the copy goes, too.
-	fresh.Spec.DeletionPolicy = v1alpha1.SnapshotDelete
-	if err := w.Client.Update(t.Context(), fresh); err != nil {
-		t.Fatal(err)
-	}
+	edit(t, w, fresh, func(s *v1alpha1.XenSnapshot) { s.Spec.DeletionPolicy = v1alpha1.SnapshotDelete })
 	if err := w.Client.Delete(t.Context(), fresh); err != nil {
 		t.Fatal(err)
 	}

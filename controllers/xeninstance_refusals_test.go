@@ -185,13 +185,7 @@ func TestNamespaceNotAllowed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			pool := testkit.Pool(testkit.PoolName).Object()
-			w.WaitFor(t, pool, "the pool is read", func() error { return nil })
-			pool.Spec.Grants = test.grants
-			if err := w.Client.Update(t.Context(), pool); err != nil {
-				t.Fatal(err)
-			}
-			w.WaitReady(t, pool)
+			changePool(t, w, func(p *v1alpha1.XenPoolSpec) { p.Grants = test.grants })
 			w.WaitAtRest(t)
 			fence.Arm(0)
 			instance := web(w).Object()
@@ -428,13 +422,7 @@ func TestWhoNeedsNoRoomLeavesIt(t *testing.T) {
 // allowQuota sets the quota of the namespaces on the pool.
 func allowQuota(t *testing.T, w *testkit.World, quota v1alpha1.PoolQuota) {
 	t.Helper()
-	lab := testkit.Pool(testkit.PoolName).Object()
-	w.WaitFor(t, lab, "the pool is read", func() error { return nil })
-	lab.Spec.Grants[0].Quota = &quota
-	if err := w.Client.Update(t.Context(), lab); err != nil {
-		t.Fatal(err)
-	}
-	w.WaitReady(t, lab)
+	changePool(t, w, func(p *v1alpha1.XenPoolSpec) { p.Grants[0].Quota = &quota })
 }
 
 // TestNoOthersVM: a namespace without the right to adopt gets no VM by naming its uuid, and is told nothing of it.
@@ -442,13 +430,7 @@ func TestNoOthersVM(t *testing.T) {
 	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	_, uuid := existingVM(t, w, "office")
-	pool := testkit.Pool(testkit.PoolName).Object()
-	w.WaitFor(t, pool, "the pool is read", func() error { return nil })
-	pool.Spec.Grants[0].Adopt = v1alpha1.AdoptNone
-	if err := w.Client.Update(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	w.WaitReady(t, pool)
+	changePool(t, w, func(p *v1alpha1.XenPoolSpec) { p.Grants[0].Adopt = v1alpha1.AdoptNone })
 	tests := map[string]*v1alpha1.XenInstance{
 		"by the annotation": web(w).With(func(i *v1alpha1.XenInstance) { i.Annotations = map[string]string{v1alpha1.AnnotationVMUUID: uuid} }).Object(),
 		"by adoption":       testkit.Instance(w.Namespace, "web", testkit.PoolName).Adopting(uuid).Object(),

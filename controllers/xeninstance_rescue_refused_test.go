@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -182,11 +183,12 @@ func TestRefusedRescue(t *testing.T) {
 	if hasEvent(t, w, instance, v1alpha1.ReasonReturned) {
 		t.Error("an Event tells of the return from a rescue that was never begun")
 	}
-	zero := instance.DeepCopy()
-	inRescue(zero)
-	zero.Spec.Rescue.TimeoutSeconds = ptr.To[int32](0)
-	if err := w.Client.Update(t.Context(), zero); err == nil {
-		t.Error("a time-out of 0 was accepted")
+	err := tryEdit(t, w, instance.DeepCopy(), func(i *v1alpha1.XenInstance) {
+		inRescue(i)
+		i.Spec.Rescue.TimeoutSeconds = ptr.To[int32](0)
+	})
+	if !apierrors.IsInvalid(err) {
+		t.Errorf("for a time-out of 0 the API server says %v", err)
 	}
 }
 
@@ -281,9 +283,7 @@ func TestTheOwnImageIsNoRescueImage(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	newMeddler(t, w, instance).xenPool(func(p *v1alpha1.XenPoolSpec) { p.Defaults = &v1alpha1.PoolDefaults{RescueImage: rescueImage} })
 	w.WaitAtRest(t)
-	named := instance.DeepCopy()
-	inRescue(named)
-	if err := w.Client.Update(t.Context(), named); err == nil || !strings.Contains(err.Error(), "own image") {
+	if err := tryEdit(t, w, instance.DeepCopy(), inRescue); err == nil || !strings.Contains(err.Error(), "own image") {
 		t.Errorf("the API server says %v", err)
 	}
 	fence.Arm(0)

@@ -77,14 +77,29 @@ func create(t testing.TB, w *testkit.World, object client.Object) {
 	}
 }
 
-// edit changes an instance's spec or annotations.
-func edit(t testing.TB, w *testkit.World, instance *v1alpha1.XenInstance, change func(*v1alpha1.XenInstance)) {
+// edit changes an object's spec or annotations, whatever its controller writes meanwhile.
+func edit[T client.Object](t testing.TB, w *testkit.World, object T, change func(T)) {
 	t.Helper()
-	before := instance.DeepCopy()
-	change(instance)
-	if err := w.Client.Patch(t.Context(), instance, client.MergeFrom(before)); err != nil {
+	if err := tryEdit(t, w, object, change); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// tryEdit is an edit that the API server may refuse.
+func tryEdit[T client.Object](t testing.TB, w *testkit.World, object T, change func(T)) error {
+	t.Helper()
+	before := object.DeepCopyObject().(client.Object)
+	change(object)
+	return w.Client.Patch(t.Context(), object, client.MergeFrom(before))
+}
+
+// changePool changes the pool's spec, and waits until it is in force.
+func changePool(t testing.TB, w *testkit.World, change func(*v1alpha1.XenPoolSpec)) {
+	t.Helper()
+	lab := testkit.Pool(testkit.PoolName).Object()
+	w.WaitFor(t, lab, "the pool is read", func() error { return nil })
+	edit(t, w, lab, func(p *v1alpha1.XenPool) { change(&p.Spec) })
+	w.WaitReady(t, lab)
 }
 
 // calls are the XenAPI calls for instances since the fence was armed; what the pool's own controller asks is left out.

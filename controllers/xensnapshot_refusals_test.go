@@ -20,17 +20,11 @@ func TestNoSnapshotOfAnothersVM(t *testing.T) {
 	t.Parallel()
 	w, fence := newWorld(t, withAgents)
 	_, uuid := existingVM(t, w, "office")
-	pool := testkit.Pool(testkit.PoolName).Object()
-	w.WaitReady(t, pool)
 	thief := web(w).With(func(i *v1alpha1.XenInstance) { i.Annotations = map[string]string{v1alpha1.AnnotationVMUUID: uuid} }).Object()
 	observer := testkit.Instance(w.Namespace, "observer", testkit.PoolName).Adopting(uuid).Observed().Object()
 	create(t, w, observer)
 	w.WaitReady(t, observer)
-	pool.Spec.Grants[0].Adopt = v1alpha1.AdoptNone
-	if err := w.Client.Update(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	w.WaitReady(t, pool)
+	changePool(t, w, func(p *v1alpha1.XenPoolSpec) { p.Grants[0].Adopt = v1alpha1.AdoptNone })
 	create(t, w, thief)
 	w.WaitStalled(t, thief, v1alpha1.ReasonNamespaceNotAllowed)
 	w.WaitAtRest(t)
