@@ -191,10 +191,11 @@ func (s *instanceScope) usage(ctx context.Context, object *v1alpha1.XenInstance)
 	return usage, nil
 }
 
-// vmUsage is what the VM of an instance has; nothing if there is none.
+// vmUsage is what the VM of an instance has; nothing if there is none. The annotation with a VM's uuid is whoever's writes the
+// instance: what somebody else's VM has is told to nobody.
 func (s *instanceScope) vmUsage(object *v1alpha1.XenInstance) (usage pool.Usage) {
 	s.pool.Cache.View(func(v xencache.View) {
-		if ref, record := v.VMByUUID(vmUUID(object)); record != nil {
+		if ref, record := v.VMByUUID(object.Status.UUID); record != nil {
 			usage = pool.Usage{VCPUs: int32(record.VCPUsMax), Memory: record.MemoryStaticMax, Storage: storageOf(v, ref)}
 		}
 	})
