@@ -237,11 +237,7 @@ func (r *imageReconciler[T]) withoutPool(ctx context.Context, scope *reconcile.S
 	if found != nil && client.IgnoreNotFound(found) == nil {
 		return reconcile.Terminal(v1alpha1.ReasonPoolNotFound, "there is no XenPool "+img.Spec.Pools[0].Name)
 	}
-	var unavailable *pool.Unavailable
-	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck)
-	}
-	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	return awaitPool(err)
 }
 
 // imagesOfPool finds the images on a pool.

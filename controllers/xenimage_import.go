@@ -256,11 +256,7 @@ func (r *imageReconciler[T]) unreachable(ctx context.Context, name string, err e
 	if found != nil && client.IgnoreNotFound(found) == nil {
 		return reconcile.Terminal(v1alpha1.ReasonPoolNotFound, "there is no XenPool "+name)
 	}
-	var unavailable *pool.Unavailable
-	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck)
-	}
-	return reconcile.Retry(v1alpha1.ReasonRetrying, err)
+	return awaitPool(err)
 }
 
 // removeFrom ends the imports to a pool, and removes what was made there. Done means that nothing is left.

@@ -65,13 +65,12 @@ func (s *instanceScope) withinQuota(ctx context.Context, split func(others, mine
 	}
 	used, added := split(others, mine)
 	takes := used.Minus(others)
-	before, known := admitted.of[s.key()]
-	if known = known && before.uid == s.Object.UID; known { // another wish of it
-		takes = takes.AtLeast(before.usage)
-	}
 	refusal := pool.QuotaCheck(quota, used, added)
 	if refusal == nil {
-		takes = takes.AtLeast(used.Minus(others).Plus(added))
+		takes = takes.Plus(added)
+	}
+	if before := admitted.of[s.key()]; before.uid == s.Object.UID { // another wish of it
+		takes = takes.AtLeast(before.usage)
 	}
 	admitted.of[s.key()] = admission{s.Object.UID, takes}
 	return asProblem(refusal)

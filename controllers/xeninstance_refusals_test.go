@@ -261,14 +261,7 @@ func TestRoomInTheQuota(t *testing.T) {
 		})
 	}
 	allowQuota(t, w, v1alpha1.PoolQuota{Instances: ptr.To[int32](2)})
-	made := func() (names []string) {
-		for _, instance := range instances[1:] {
-			if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
-				names = append(names, instance.Name)
-			}
-		}
-		return names
-	}
+	made := func() []string { return readyOf(t, w, instances[1:]...) }
 	testkit.Eventually(t, "one of the two is made", func(context.Context) error {
 		if names := made(); len(names) == 0 {
 			return errors.New("none is")
@@ -373,14 +366,7 @@ func TestRoomThatASmallerSizeLeaves(t *testing.T) {
 	})
 	sized(one, "small")
 	w.WaitReady(t, one)
-	served := func() (names []string) {
-		for _, instance := range []*v1alpha1.XenInstance{two, three} {
-			if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
-				names = append(names, instance.Name)
-			}
-		}
-		return names
-	}
+	served := func() []string { return readyOf(t, w, two, three) }
 	testkit.Eventually(t, "one of the two that wait gets the room", func(context.Context) error {
 		if len(served()) == 0 {
 			return errors.New("none does")
@@ -417,6 +403,17 @@ func TestWhoNeedsNoRoomLeavesIt(t *testing.T) {
 	one := web(w).Powered(v1alpha1.PowerStateHalted).Object()
 	create(t, w, one)
 	w.WaitReady(t, one)
+}
+
+// readyOf names those of some instances that are Ready now.
+func readyOf(t *testing.T, w *testkit.World, instances ...*v1alpha1.XenInstance) (names []string) {
+	t.Helper()
+	for _, instance := range instances {
+		if err := w.Client.Get(t.Context(), client.ObjectKeyFromObject(instance), instance); err == nil && testkit.Ready(instance) == nil {
+			names = append(names, instance.Name)
+		}
+	}
+	return names
 }
 
 // allowQuota sets the quota of the namespaces on the pool.

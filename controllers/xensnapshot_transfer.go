@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -11,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
-	"github.com/kubexen/kubexen/pkg/pool"
 	"github.com/kubexen/kubexen/pkg/reconcile"
 	"github.com/kubexen/kubexen/pkg/snapshot"
 	"github.com/kubexen/kubexen/pkg/transfer"
@@ -52,11 +50,7 @@ func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error
 			return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
 		}
 	}
-	var unavailable *pool.Unavailable
-	if errors.As(err, &unavailable) {
-		return reconcile.Wait(v1alpha1.ReasonPoolNotReady, unavailable.Error()).After(poolRecheck), nil
-	}
-	return reconcile.Outcome{}, err
+	return awaitPool(err), nil
 }
 
 // poolWithMark looks for the snapshot on all pools: status and instance may both be lost.
