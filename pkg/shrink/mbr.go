@@ -74,8 +74,9 @@ type mbrTable struct {
 }
 
 // ebr is a sector that describes a logical partition. link is the byte of the entry before it that points to it, 0 for the
-// first, which the extended partition's own entry points to.
-type ebr struct{ at, link int64 }
+// first, which the extended partition's own entry points to; end is how far that entry says the rest of the chain reaches, which
+// nobody relies on.
+type ebr struct{ at, link, end int64 }
 
 func readMBR(head []byte, size int64) (*mbrTable, error) {
 	t := &mbrTable{size: size}
@@ -159,7 +160,7 @@ func (t *mbrTable) addLogical(here int64, own mbrEntry) error {
 
 // goOn notes where the sector at here says that the chain goes on.
 func (t *mbrTable) goOn(here int64, next mbrEntry) error {
-	start, _, fits := inSectors(uint64(t.extended.start/sectorSize)+next.first, next.count, t.size)
+	start, _, fits := inSectors(uint64(t.extended.start/sectorSize)+next.first, 0, t.size)
 	switch {
 	case !fits || !next.extended() || start >= t.extended.end:
 		return t.broken("the chain leads out of the extended partition at byte %d", here)
@@ -169,7 +170,7 @@ func (t *mbrTable) goOn(here int64, next mbrEntry) error {
 		return t.broken("there are more than %d logical partitions", maxLogical)
 	}
 	t.following = start
-	t.sectors = append(t.sectors, ebr{at: start, link: here + mbrEntries + mbrEntrySize})
+	t.sectors = append(t.sectors, ebr{at: start, link: here + mbrEntries + mbrEntrySize, end: start + int64(next.count)*sectorSize})
 	return nil
 }
 
@@ -195,15 +196,13 @@ func (t *mbrTable) patches(size int64, last partition, end int64) []patch {
 	if t.extended == nil || t.extended.end <= t.usable(size) {
 		return changed
 	}
-	if last.logical {
-		// The sector before points to the last logical partition, sector of its table included.
-		for _, s := range t.sectors {
-			if s.link != 0 && s.at+mbrEntries == last.entry {
-				changed = append(changed, sizeOfEntry(s.link, s.at, end)...)
-			}
+	end = max(end, t.extended.start+sectorSize)
+	for _, s := range t.sectors[1:] {
+		if s.end > end {
+			changed = append(changed, sizeOfEntry(s.link, s.at, end)...)
 		}
 	}
-	return append(changed, sizeOfEntry(t.extended.entry, t.extended.start, max(end, t.extended.start+sectorSize))...)
+	return append(changed, sizeOfEntry(t.extended.entry, t.extended.start, end)...)
 }
 
 // sizeOfEntry sets an entry's number of sectors, and its end in the terms of old geometry.
