@@ -54,7 +54,7 @@ build: ## bin/kubexen, the operator, and bin/kubectl-xen, the plug-in of kubectl
 soak: install controlplane ## kill the manager after every action of every workflow, and fuzz, again and again for SOAK_MINUTES (60)
 	@end=$$(( $$(date +%s) + 60 * $(SOAK_MINUTES) )); \
 	while [ $$(date +%s) -lt $$end ]; do \
-		KUBEXEN_CRASH_EVERY_ACTION=1 $(GO) test -tags soak -race -shuffle=on -count 1 -timeout 2h -run Crash ./controllers/... && ./hack/fuzz.sh $(FUZZ_TIME) || exit 1; \
+		KUBEXEN_CRASH_EVERY_ACTION=1 $(GO) test -race -shuffle=on -count 1 -timeout 2h -run Crash ./controllers/... && ./hack/fuzz.sh $(FUZZ_TIME) || exit 1; \
 	done
 
 install: ## the Debian packages that tests use
