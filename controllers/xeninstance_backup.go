@@ -266,7 +266,7 @@ func instanceBackup(m *transfer.Manifest) *instance.Backup {
 	vm := m.VM
 	backup := &instance.Backup{
 		Size:       instance.Size{VCPUs: vm.VCPUs, MaxVCPUs: vm.MaxVCPUs, MinMemory: vm.Memory, Memory: vm.Memory, MaxMemory: vm.MaxMemory},
-		BootParams: only(vm.BootParams, bootKeys), Platform: only(vm.Platform, platformKeys),
+		BootParams: only(vm.BootParams, bootKeys), Platform: only(vm.Platform, platformKeys), NVRAM: vm.NVRAM(),
 	}
 	maps.DeleteFunc(backup.BootParams, func(key, value string) bool {
 		return key == "order" && strings.Trim(value, "cdn") != "" || key == "firmware" && value != "bios" && value != "uefi"

@@ -25,8 +25,13 @@ func fromBackup(w *testkit.World, name, pool, url string) *v1alpha1.XenInstance 
 	return i
 }
 
+// bootsDebian are UEFI variables as a host keeps them: BootOrder 0000, and Boot0000, which is called debian.
+const bootsDebian = "VkFSUwEAAAACAAAAAAAAAOAAAAAAAAAAEgAAAAAAAABCAG8AbwB0AE8AcgBkAGUAcgACAAAAAAAAAAAAYd/ki8qT0hGqDQDgmAMrjAcAAAAAAAAAAAAAAAAAAAAAAAAAAA" +
+	"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAAAAAEIAbwBvAHQAMAAwADAAMAAUAAAAAAAAAAEAAAAAAGQAZQBiAGkAYQBuAAAAYd/ki8qT0hGqDQDgmAMr" +
+	"jAcAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
 // TestAVMIsRebuiltOnAnotherPool: a file system with files and a data disk, captured while the VM runs and uploaded to S3,
-// become a VM on another pool that runs and has every file, its size and its addresses.
+// become a VM on another pool that runs and has every file, its size and its addresses, and whose firmware knows what it boots.
 func TestAVMIsRebuiltOnAnotherPool(t *testing.T) {
 	t.Parallel()
 	w, _ := newWorld(t, withAgents)
@@ -34,6 +39,7 @@ func TestAVMIsRebuiltOnAnotherPool(t *testing.T) {
 	raw, tree := ext4(t, 16)
 	web.put("/golden.raw", raw)
 	image := httpImage("to-rebuild", web.URL+"/golden.raw", raw, testkit.PoolName)
+	image.Spec.Firmware = v1alpha1.FirmwareUEFI
 	create(t, w, image)
 	create(t, w, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: "s3"}, Data: s3.Secret()})
 	original := testkit.Instance(w.Namespace, "web", testkit.PoolName).FromClusterImage(image.Name).OfFlavor("large").
@@ -41,6 +47,10 @@ func TestAVMIsRebuiltOnAnotherPool(t *testing.T) {
 	create(t, w, original)
 	w.WaitReady(t, original)
 	writeDisk(t, w.Simulator, original.Status.UUID, "4", "data of the VM")
+	firmware, _ := vmOf(t, w.Simulator, original.Status.UUID)
+	if err := w.Simulator.Update("VM", firmware, map[string]any{"NVRAM": map[string]string{"EFI-variables": bootsDebian}}); err != nil {
+		t.Fatal(err)
+	}
 	bucket := v1alpha1.S3Bucket{Endpoint: s3.URL, Bucket: s3.Bucket, CredentialsSecretRef: &v1alpha1.LocalSecretReference{Name: "s3"}}
 	point := xenSnapshot(w, "point", func(s *v1alpha1.XenSnapshotSpec) {
 		s.Destination = &v1alpha1.SnapshotDestination{S3: &v1alpha1.S3Destination{S3Bucket: bucket, Prefix: "backups"}, Compression: v1alpha1.CompressionZstd}
@@ -69,6 +79,9 @@ func TestAVMIsRebuiltOnAnotherPool(t *testing.T) {
 	from, was := vmOf(t, w.Simulator, original.Status.UUID)
 	if vm["power_state"] != "Running" || vm["VCPUs_max"] != was["VCPUs_max"] || vm["memory_dynamic_max"] != was["memory_dynamic_max"] {
 		t.Errorf("the VM is %v", vm)
+	}
+	if nvram, boot := vm["NVRAM"].(map[string]string), vm["HVM_boot_params"].(map[string]string); nvram["EFI-variables"] != bootsDebian || boot["firmware"] != "uefi" {
+		t.Errorf("it boots by %v, its NVRAM is %v", boot, nvram)
 	}
 	if ours, theirs := macsOf(second, ref), macsOf(w.Simulator, from); !slices.Equal(ours, theirs) || len(ours) != 1 {
 		t.Errorf("MAC addresses %v, they were %v", ours, theirs)

@@ -18,8 +18,10 @@ type Backup struct {
 	Size Size
 	// BootParams and Platform are those of the VM that was captured, as far as a tenant may choose them.
 	BootParams, Platform map[string]string
-	Disks                []BackupDisk
-	NICs                 []BackupNIC
+	// NVRAM is that of a UEFI guest.
+	NVRAM map[string]string
+	Disks []BackupDisk
+	NICs  []BackupNIC
 }
 
 // BackupDisk is a disk of the VM that was captured.

@@ -169,9 +169,11 @@ func (r *Run) makeEmptyVM(ctx context.Context, name string) (xenapi.TaskRef, err
 	if r.Want.Source.Firmware == v1alpha1.FirmwareUEFI {
 		boot["firmware"] = "uefi"
 	}
+	var nvram map[string]string
 	if backup := r.Want.Source.Backup; backup != nil {
 		maps.Copy(boot, backup.BootParams)
 		maps.Copy(platform, backup.Platform)
+		nvram = backup.NVRAM
 	}
 	if size.CoresPerSocket > 0 {
 		platform[platformCores] = strconv.FormatInt(size.CoresPerSocket, 10)
@@ -181,7 +183,7 @@ func (r *Run) makeEmptyVM(ctx context.Context, name string) (xenapi.TaskRef, err
 		VCPUsMax: size.MaxVCPUs, VCPUsAtStartup: size.VCPUs,
 		MemoryStaticMin: size.MinMemory, MemoryDynamicMin: size.MinMemory, MemoryDynamicMax: size.Memory, MemoryStaticMax: size.MaxMemory,
 		ActionsAfterShutdown: xenapi.OnNormalExitDestroy, ActionsAfterReboot: xenapi.OnNormalExitRestart, ActionsAfterCrash: xenapi.OnCrashRestart,
-		HVMBootPolicy: "BIOS order", HVMBootParams: boot, HVMShadowMultiplier: 1, Platform: platform, OtherConfig: otherConfig,
+		HVMBootPolicy: "BIOS order", HVMBootParams: boot, HVMShadowMultiplier: 1, Platform: platform, NVRAM: nvram, OtherConfig: otherConfig,
 	})
 	return "", r.doing(err, "make the VM")
 }

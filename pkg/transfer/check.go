@@ -129,6 +129,12 @@ func (m *Manifest) checkVM() error {
 	if vm.VCPUs < 1 || vm.MaxVCPUs < vm.VCPUs || vm.MaxVCPUs > maxVCPUs || vm.Memory < 16<<20 || vm.MaxMemory < vm.Memory || vm.MaxMemory > maxMemory {
 		return invalidManifest("no VM has %d to %d VCPUs and %d to %d bytes of memory", vm.VCPUs, vm.MaxVCPUs, vm.Memory, vm.MaxMemory)
 	}
+	if vm.EFIVariables == "" {
+		return nil
+	}
+	if why := unfitVariables(vm.EFIVariables); why != "" {
+		return invalidManifest("its UEFI variables are none: %s", why)
+	}
 	return nil
 }
 

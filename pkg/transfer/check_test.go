@@ -1,7 +1,10 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +62,12 @@ func TestWhichManifestsAreTaken(t *testing.T) {
 		"a group's address":     {func(m *Manifest) { m.NICs[0].MAC = "01:00:00:00:00:01" }, "MAC"},
 		"an address of no kind": {func(m *Manifest) { m.NICs[0].MAC = "lan" }, "MAC"},
 		"a device of no kind":   {func(m *Manifest) { m.NICs[0].Device = "16" }, "interface"},
+		"of a UEFI guest":       {func(m *Manifest) { m.VM.EFIVariables = twoVariables(2) }, ""},
+		"of an older host":      {func(m *Manifest) { m.VM.EFIVariables = twoVariables(1) }, ""},
+		"of a newer host":       {func(m *Manifest) { m.VM.EFIVariables = twoVariables(3) }, "version 3"},
+		"variables of no kind":  {func(m *Manifest) { m.VM.EFIVariables = "AAAA" }, "do not begin"},
+		"variables in hex":      {func(m *Manifest) { m.VM.EFIVariables = "0x" }, "base64"},
+		"a bomb of variables":   {func(m *Manifest) { m.VM.EFIVariables = strings.Repeat("A", 300<<10) }, "characters"},
 		"a parent by URL":       {func(m *Manifest) { m.Parent = parent("https://elsewhere/manifest.json") }, "relative path"},
 		"a difference to none":  {func(m *Manifest) { m.Disks[0].Base = "b" }, "difference"},
 	} {
@@ -288,6 +297,74 @@ func FuzzManifest(f *testing.F) {
 			if rest, beside := strings.CutPrefix(i.Place.Source.S3.Key, "a/b/"); !beside || rest == "" || strings.Contains(rest, "/") {
 				t.Errorf("disk %q is read from %q", disk.Name, i.Place.Source.S3.Key)
 			}
+		}
+	})
+}
+
+// variable is a UEFI variable as a host keeps it.
+func variable(name, content string) []byte {
+	blob := binary.LittleEndian.AppendUint64(nil, uint64(len(name)))
+	blob = binary.LittleEndian.AppendUint64(append(blob, name...), uint64(len(content)))
+	return append(append(blob, content...), make([]byte, 16+4+16+32)...)
+}
+
+// variables are such, as NVRAM has them, with a count that may lie.
+func variables(version, count int, of ...[]byte) string {
+	content := bytes.Join(of, nil)
+	blob := binary.LittleEndian.AppendUint32([]byte("VARS"), uint32(version))
+	blob = binary.LittleEndian.AppendUint64(blob, uint64(count))
+	blob = binary.LittleEndian.AppendUint64(blob, uint64(len(content)))
+	if version >= 2 {
+		blob = append(blob, make([]byte, 8+0x104)...)
+	}
+	return base64.StdEncoding.EncodeToString(append(blob, content...))
+}
+
+func twoVariables(version int) string {
+	return variables(version, 2, variable("B\x00o\x00", "\x00\x00"), variable("T\x00", "5"))
+}
+
+// TestWhichVariablesAreTaken: what a host could not read is not given to it.
+func TestWhichVariablesAreTaken(t *testing.T) {
+	one := variable("B\x00", "\x01")
+	for name, test := range map[string]struct{ text, wants string }{
+		"none":                 {variables(2, 0), ""},
+		"one":                  {variables(2, 1, one), ""},
+		"a large one":          {variables(2, 1, variable("B\x00", strings.Repeat("x", 56<<10))), ""},
+		"with line breaks":     {"VkFS\n" + variables(2, 1, one)[4:], ""},
+		"one too large":        {variables(2, 1, variable("B\x00", strings.Repeat("x", 56<<10+1))), "57345 bytes"},
+		"a long name":          {variables(2, 1, variable(strings.Repeat("x", 4<<10+1), "x")), "4097 bytes"},
+		"no name":              {variables(2, 1, variable("", "x")), "has 0 bytes"},
+		"no content":           {variables(2, 1, variable("x", "")), "has 0 bytes"},
+		"more than there are":  {variables(2, 2, one), "too early"},
+		"fewer than there are": {variables(2, 1, one, one), "follow"},
+		"endlessly many":       {variables(2, -1, one), "at most 1024"},
+		"cut in one":           {variables(2, 1, one[:len(one)-1]), "1 to 0"},
+		"a length beyond":      {variables(2, 1, append([]byte{255, 0, 0, 0, 0, 0, 0, 128}, one[8:]...)), "9223372036854776063 bytes"},
+		"too many bytes":       {variables(1, 3, one, one, variable("B\x00", strings.Repeat("x", 56<<10)), make([]byte, 80<<10)), "at most 131072"},
+		"cut before them":      {base64.StdEncoding.EncodeToString([]byte("VARS\x02\x00\x00\x00" + strings.Repeat("\x00", 16))), "too early"},
+	} {
+		why := unfitVariables(test.text)
+		if (why == "") != (test.wants == "") || !strings.Contains(why, test.wants) {
+			t.Errorf("%s: %q, want %q", name, why, test.wants)
+		}
+	}
+}
+
+// FuzzVariables: whatever is taken is a whole number of variables, as a host counts them.
+func FuzzVariables(f *testing.F) {
+	f.Add(twoVariables(1))
+	f.Add(twoVariables(2))
+	f.Fuzz(func(t *testing.T, text string) {
+		if unfitVariables(text) != "" {
+			return
+		}
+		blob, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(blob) > 128<<10 || uint64(len(blob)) < 24+86*binary.LittleEndian.Uint64(blob[8:]) {
+			t.Errorf("%d bytes were taken for %d variables", len(blob), binary.LittleEndian.Uint64(blob[8:]))
 		}
 	})
 }

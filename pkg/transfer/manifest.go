@@ -57,6 +57,9 @@ type ManifestVM struct {
 	MaxMemory   int64             `json:"maxMemoryBytes"`
 	BootParams  map[string]string `json:"bootParams,omitempty"`
 	Platform    map[string]string `json:"platform,omitempty"`
+	// EFIVariables are those of a UEFI guest, in base64, as the XenAPI has them in VM.NVRAM. In an image service's properties they
+	// have no room.
+	EFIVariables string `json:"efiVariables,omitempty"`
 }
 
 // ManifestDisk is a disk of the VM.

@@ -60,6 +60,9 @@ func (l *Local) upload(ctx context.Context, id ID, m *meter, request *Upload) er
 	if _, images := store.(shelf); images {
 		return nil // an image service holds images: each carries the manifest
 	}
+	if err := u.readNVRAM(ctx); err != nil {
+		return err
+	}
 	return u.putManifest(ctx)
 }
 
