@@ -2,13 +2,16 @@ package controllers_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/testkit"
@@ -194,5 +197,34 @@ func TestAnUploadIsRememberedByItsDestination(t *testing.T) {
 	w.WaitGone(t, fresh)
 	if left := store.paths(); len(left) != 0 {
 		t.Errorf("the store still has %v", left)
+	}
+}
+
+// TestAnUploadIsOnRecordBeforeItBegins: whatever is found in a store, the object told of an attempt before. Only what an earlier
+// life of it may have left is looked for first.
+func TestAnUploadIsOnRecordBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	w, _ := withWeb(t, nil)
+	store := newWebStore(t)
+	point := xenSnapshot(w, "point", toStore(store, nil))
+	var looks atomic.Int32
+	unannounced := make(chan string, 1)
+	store.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		told := &v1alpha1.XenSnapshot{}
+		err := w.Client.Get(r.Context(), client.ObjectKeyFromObject(point), told)
+		if looked := looks.Add(1) == 1; !looked && (err != nil || told.Status.Upload == nil || told.Status.Upload.Attempts == 0) {
+			select {
+			case unannounced <- fmt.Sprintf("%s %s, while status is %s, %v", r.Method, r.URL, testkit.Manifest(told), err):
+			default:
+			}
+		}
+		return false
+	})
+	create(t, w, point)
+	w.WaitReady(t, point)
+	select {
+	case request := <-unannounced:
+		t.Error(request)
+	default:
 	}
 }

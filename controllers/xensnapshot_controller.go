@@ -66,6 +66,9 @@ type snapshotScope struct {
 	facts    snapshot.Facts
 	// recorded says that the stored status tells of the complete upload: only then does the snapshot leave the pool.
 	recorded bool
+	// begins is an attempt to upload that begins as soon as the stored status tells of it: whoever deletes the object then knows
+	// that there may be something in the store.
+	begins *transfer.Upload
 }
 
 func setupSnapshot(s *shared) error {
@@ -101,7 +104,11 @@ func (r *snapshotReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_
 		return ctrl.Result{}, err
 	}
 	s := r.scope(inner)
-	defer func() { err = errors.Join(err, s.Close(ctx)) }()
+	defer func() {
+		if err = errors.Join(err, s.Close(ctx)); err == nil && s.begins != nil {
+			r.runner.Start(s.id(), transfer.Request{Upload: s.begins})
+		}
+	}()
 	if s.Outcome, err = s.converge(ctx); err != nil {
 		s.Outcome = reconcile.Retry(v1alpha1.ReasonRetrying, err)
 	}

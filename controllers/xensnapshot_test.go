@@ -237,3 +237,20 @@ func names(s *v1alpha1.XenSnapshot) string {
 	slices.Sort(all)
 	return strings.Join(all, ", ")
 }
+
+// TestSnapshotsAtOnce: the pool takes one snapshot of a VM after the other, and none of them waits for long.
+func TestSnapshotsAtOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := withWeb(t, nil)
+	var points []*v1alpha1.XenSnapshot
+	for _, name := range []string{"first", "second", "third"} {
+		points = append(points, xenSnapshot(w, name, nil))
+		create(t, w, points[len(points)-1])
+	}
+	for _, point := range points {
+		w.WaitReady(t, point)
+	}
+	if n := len(snapshotVMs(w)); n != len(points) {
+		t.Errorf("there are %d snapshots on the pool, want %d", n, len(points))
+	}
+}

@@ -130,10 +130,10 @@ func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
 		s.finished()
 	}
 	if next.Start {
-		s.r.runner.Start(s.id(), transfer.Request{Upload: &transfer.Upload{
+		s.begins = &transfer.Upload{
 			Pool: s.pool.Name, Place: s.place(), Format: spec.Destination.DesiredFormat(), Compression: spec.Destination.DesiredCompression(),
 			Manifest: s.differenceTo(base), Have: status.Upload.Files,
-		}})
+		}
 	}
 	return next.Outcome, nil
 }

@@ -19,6 +19,9 @@ const (
 	maxLinks = 28
 	// lookAgain is how often something is looked at again of which no event tells.
 	lookAgain = time.Minute
+	// busyAgain is how often a VM is looked at again that somebody else is at work on, another snapshot of it for instance: that
+	// lasts seconds, and the events of a VM wake its instance, not its snapshots.
+	busyAgain = 2 * time.Second
 )
 
 // Step is one act of taking a snapshot.
@@ -86,7 +89,7 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 	for task, operation := range f.Source.Running {
 		if !knows(task) {
 			return reconcile.Wait(v1alpha1.ReasonInstanceBusy,
-				fmt.Sprintf("waiting until %s of VM %s is over", operation, f.Source.UUID)).After(lookAgain)
+				fmt.Sprintf("waiting until %s of VM %s is over", operation, f.Source.UUID)).After(busyAgain)
 		}
 	}
 	if s.Spec.Type == v1alpha1.SnapshotTypeMemory && f.Source.Power == xenapi.VMPowerStateHalted && f.Source.inRescue() {
@@ -98,7 +101,7 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 			"a halted VM has no memory to capture; start the instance, or make a XenSnapshot of type Disk").After(lookAgain)
 	}
 	if Root(f.Source.Disks) == nil && f.Source.changing() {
-		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the root disk of the VM is being replaced by another one; the snapshot is taken when that is over").After(lookAgain)
+		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the root disk of the VM is being replaced by another one; the snapshot is taken when that is over").After(busyAgain)
 	}
 	if Root(f.Source.Disks) == nil && s.Spec.Disks == v1alpha1.SnapshotDisksRoot {
 		return reconcile.Terminal(v1alpha1.ReasonDiskNotFound, fmt.Sprintf("VM %s has no disk at device 0", f.Source.UUID)).After(lookAgain)

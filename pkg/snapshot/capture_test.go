@@ -3,6 +3,7 @@ package snapshot
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
 	"github.com/kubexen/kubexen/pkg/reconcile"
@@ -72,15 +73,16 @@ func TestWhichStepOfACaptureComesNext(t *testing.T) {
 		step     string
 		kind     reconcile.Kind
 		reason   string
+		after    time.Duration // looked at again, if it matters
 	}{
 		"nothing taken yet":            {snapshot: s, facts: Facts{Source: running(nil)}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"no VM":                        {snapshot: s, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceNotFound},
-		"an operation of others":       {snapshot: s, facts: Facts{Source: running(theirs)}, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy},
+		"an operation of others":       {snapshot: s, facts: Facts{Source: running(theirs)}, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy, after: busyAgain},
 		"an operation of ours":         {snapshot: s, facts: Facts{Source: running(theirs)}, knows: true, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"memory of a halted VM":        {snapshot: memory, facts: Facts{Source: running(func(source *Source) { source.Power = xenapi.VMPowerStateHalted })}, kind: reconcile.KindWait, reason: v1alpha1.ReasonNotRunning},
 		"disks of a halted VM":         {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Power = xenapi.VMPowerStateHalted })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"no root disk":                 {snapshot: root, facts: Facts{Source: running(func(source *Source) { source.Disks = source.Disks[1:] })}, kind: reconcile.KindTerminal, reason: v1alpha1.ReasonDiskNotFound},
-		"no root disk at the moment":   {snapshot: s, facts: Facts{Source: running(swapping)}, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy},
+		"no root disk at the moment":   {snapshot: s, facts: Facts{Source: running(swapping)}, kind: reconcile.KindWait, reason: v1alpha1.ReasonInstanceBusy, after: busyAgain},
 		"a long chain":                 {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Disks[2].Links = maxLinks })}, kind: reconcile.KindWait, reason: v1alpha1.ReasonChainTooLong},
 		"a long chain of another disk": {snapshot: root, facts: Facts{Source: running(func(source *Source) { source.Disks[2].Links = maxLinks })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
 		"a long chain of the drive":    {snapshot: s, facts: Facts{Source: running(func(source *Source) { source.Disks[1].Links = maxLinks })}, step: "TakeSnapshot", kind: reconcile.KindWait, reason: v1alpha1.ReasonCapturing},
@@ -100,6 +102,9 @@ func TestWhichStepOfACaptureComesNext(t *testing.T) {
 			}
 			if got != tc.step || outcome.Kind() != tc.kind || outcome.Reason() != tc.reason {
 				t.Errorf("next is %q with %v, want %q with %v %s", got, outcome, tc.step, tc.kind, tc.reason)
+			}
+			if tc.after != 0 && outcome.Deadline() != tc.after {
+				t.Errorf("it is looked at again after %s, want %s", outcome.Deadline(), tc.after)
 			}
 		})
 	}
