@@ -207,11 +207,12 @@ func TestAnUploadIsOnRecordBeforeItBegins(t *testing.T) {
 	w, _ := withWeb(t, nil)
 	store := newWebStore(t)
 	point := xenSnapshot(w, "point", toStore(store, nil))
+	key := client.ObjectKeyFromObject(point)
 	var looks atomic.Int32
 	unannounced := make(chan string, 1)
 	store.answer(func(_ http.ResponseWriter, r *http.Request) bool {
 		told := &v1alpha1.XenSnapshot{}
-		err := w.Client.Get(r.Context(), client.ObjectKeyFromObject(point), told)
+		err := w.Client.Get(r.Context(), key, told)
 		if looked := looks.Add(1) == 1; !looked && (err != nil || told.Status.Upload == nil || told.Status.Upload.Attempts == 0) {
 			select {
 			case unannounced <- fmt.Sprintf("%s %s, while status is %s, %v", r.Method, r.URL, testkit.Manifest(told), err):
