@@ -31,9 +31,10 @@ type shaken struct {
 func TestFaultsOfStores(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
-	s3, plainWeb := stores.NewS3(t), stores.NewWeb(t)
-	plainWeb.Digests = true
-	bucket, web := stores.NewFaulty(t, s3.URL), stores.NewFaulty(t, plainWeb.URL)
+	s3, plainWeb, mute := stores.NewS3(t), stores.NewWeb(t), stores.NewWeb(t)
+	plainWeb.Digests = true // mute tells none
+	bucket, web, muteWeb := stores.NewFaulty(t, s3.URL), stores.NewFaulty(t, plainWeb.URL), stores.NewFaulty(t, mute.URL)
+	webs := map[string]*stores.Web{"web": plainWeb, "mute": mute}
 	credentials := secretWith(t, w, "bucket", s3.Secret())
 	cases := map[string]shaken{
 		"s3-500-once":  {"bucket", stores.Fault{Method: http.MethodPut, Status: http.StatusInternalServerError}, "", ""},
@@ -46,6 +47,8 @@ func TestFaultsOfStores(t *testing.T) {
 		"http-breaks":  {"web", stores.Fault{Method: http.MethodPut}, v1alpha1.ReasonStoreUnavailable, ""},
 		"http-lost":    {"web", stores.Fault{Method: http.MethodPut, Lost: true}, v1alpha1.ReasonStoreUnavailable, ""},
 		"http-flips":   {"web", stores.Fault{Method: http.MethodPut, Flip: true}, v1alpha1.ReasonStoreUnavailable, "its SHA-256 is"},
+		"mute-flips":   {"mute", stores.Fault{Method: http.MethodPut, Flip: true}, v1alpha1.ReasonStoreUnavailable, "when it is read back"},
+		"mute-breaks":  {"mute", stores.Fault{Method: http.MethodGet, Status: http.StatusServiceUnavailable}, v1alpha1.ReasonStoreUnavailable, "cannot be read back"},
 	}
 	faults := map[string][]stores.Fault{}
 	snapshots := map[string]*v1alpha1.XenSnapshot{}
@@ -54,7 +57,10 @@ func TestFaultsOfStores(t *testing.T) {
 		faults[c.where] = append(faults[c.where], c.fault)
 		snapshots[name] = xenSnapshot(w, name, func(spec *v1alpha1.XenSnapshotSpec) {
 			spec.Destination = &v1alpha1.SnapshotDestination{HTTP: &v1alpha1.HTTPDestination{URLTemplate: web.URL + "/{namespace}/{snapshot}/{file}"}}
-			if c.where == "bucket" {
+			switch c.where {
+			case "mute":
+				spec.Destination.HTTP.URLTemplate = muteWeb.URL + "/{namespace}/{snapshot}/{file}"
+			case "bucket":
 				spec.Destination = &v1alpha1.SnapshotDestination{S3: &v1alpha1.S3Destination{
 					S3Bucket: v1alpha1.S3Bucket{Endpoint: bucket.URL, Bucket: s3.Bucket, CredentialsSecretRef: credentials},
 				}}
@@ -63,6 +69,7 @@ func TestFaultsOfStores(t *testing.T) {
 	}
 	bucket.Set(faults["bucket"]...)
 	web.Set(faults["web"]...)
+	muteWeb.Set(faults["mute"]...)
 	for _, s := range snapshots {
 		create(t, w, s)
 	}
@@ -83,7 +90,7 @@ func TestFaultsOfStores(t *testing.T) {
 		if !strings.Contains(s.Status.Upload.LastError, c.words) {
 			t.Errorf("%s: the last error is %q, it should say %q", name, s.Status.Upload.LastError, c.words)
 		}
-		if path := "/" + w.Namespace + "/" + name + "/root.vhd"; c.where == "web" && s.Status.Upload.Attempts == 1 && plainWeb.Get(path) != nil {
+		if path := "/" + w.Namespace + "/" + name + "/root.vhd"; webs[c.where] != nil && s.Status.Upload.Attempts == 1 && webs[c.where].Get(path) != nil {
 			t.Errorf("%s: half a file, or one that nobody verified, is at %s", name, path)
 		}
 	}
@@ -93,9 +100,11 @@ func TestFaultsOfStores(t *testing.T) {
 			t.Errorf("%s: %d attempts; last error %q", name, attempts, s.Status.Upload.LastError)
 		}
 		file := s.Status.Upload.Files[0]
-		stored := plainWeb.Get("/" + w.Namespace + "/" + name + "/root.vhd")
-		if cases[name].where == "bucket" {
-			stored = s3.Get(t, w.Namespace+"/"+name+"/root.vhd")
+		var stored []byte
+		if path := w.Namespace + "/" + name + "/root.vhd"; webs[cases[name].where] != nil {
+			stored = webs[cases[name].where].Get("/" + path)
+		} else {
+			stored = s3.Get(t, path)
 		}
 		if digest(stored) != file.SHA256 {
 			t.Errorf("%s: the store has another file than status says", name)

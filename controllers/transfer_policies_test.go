@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/zapr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -187,5 +188,57 @@ func TestAnUploadThatFailedIsTriedAgainWhenAsked(t *testing.T) {
 	w.WaitReady(t, s)
 	if s.Status.UUID != uuid || s.Status.Upload.Attempts != 1 || s.Status.Upload.LastError != "" {
 		t.Errorf("status is %s", testkit.Manifest(s))
+	}
+}
+
+// TestACopyGoesWithoutItsPool: what was uploaded is removed with its object also when its pool does not answer any more, or when
+// nothing but the store knows the snapshot. And a failure is remembered whatever the pool does.
+func TestACopyGoesWithoutItsPool(t *testing.T) {
+	t.Parallel()
+	w, _ := withWeb(t, nil)
+	store := newWebStore(t)
+	withCopy := func(name string) *v1alpha1.XenSnapshot {
+		s := xenSnapshot(w, name, toStore(store, nil))
+		s.Spec.DeletionPolicy = v1alpha1.SnapshotDelete
+		create(t, w, s)
+		w.WaitReady(t, s)
+		return s
+	}
+	point, known := withCopy("point"), withCopy("known")
+	failed := xenSnapshot(w, "failed", toStore(store, nil))
+	failed.Spec.BackoffLimit = ptr.To(int32(0))
+	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
+		refused := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/failed/")
+		if refused {
+			http.Error(rw, "not here", http.StatusForbidden)
+		}
+		return refused
+	})
+	create(t, w, failed)
+	w.WaitStalled(t, failed, v1alpha1.ReasonBackoffLimitExceeded)
+
+	// One of them is applied anew as from Git, while there is no instance of the name; then the pool goes down.
+	w.StopManager()
+	fresh := &v1alpha1.XenSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: known.Namespace, Name: known.Name}, Spec: known.Spec}
+	dropObject(t, w, known)
+	dropObject(t, w, web(w).Object())
+	create(t, w, fresh)
+	w.StartManager()
+	w.WaitReady(t, fresh)
+	w.StopManager()
+	w.Simulator.Close()
+	w.StartManager()
+	for _, s := range []*v1alpha1.XenSnapshot{point, fresh} {
+		if err := w.Client.Delete(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		w.WaitGone(t, s)
+	}
+	if left := store.paths(); len(left) != 0 {
+		t.Errorf("the store still has %v", left)
+	}
+	w.WaitStalled(t, failed, v1alpha1.ReasonBackoffLimitExceeded)
+	if stalled := meta.FindStatusCondition(failed.Status.Conditions, v1alpha1.ConditionStalled); !strings.Contains(stalled.Message, "not here") {
+		t.Errorf("why it failed is forgotten: %s", testkit.Manifest(failed))
 	}
 }

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,9 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 		return s.rest(ctx), nil // nothing of it is on any pool, nor should it be
 	}
 	if outcome, err := s.reachPool(ctx); err != nil || !outcome.IsDone() || s.pool == nil {
+		if err == nil && s.hasFailed() {
+			return s.rest(ctx).After(cmp.Or(outcome.Deadline(), poolRecheck)), nil // it says why, whatever its pool does
+		}
 		return outcome, err
 	}
 	s.observe()
@@ -157,6 +161,11 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 		}
 	}
 	return s.settle(ctx)
+}
+
+// hasFailed reports whether the snapshot has ended without what was asked for.
+func (s *snapshotScope) hasFailed() bool {
+	return !s.Deleting() && s.Object.Status.FinishedAt != nil && !s.succeeded()
 }
 
 // heedRequest lets what failed begin anew when its user asks for that.

@@ -46,8 +46,8 @@ func (s *snapshotScope) reachPool(ctx context.Context) (reconcile.Outcome, error
 		if forced, err := s.forcedFrom(ctx, name+" is not ready"); forced || err != nil {
 			return reconcile.Wait(v1alpha1.ReasonDeleting, ""), err
 		}
-		if gone && s.r.runner.Stop(s.id()) {
-			return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+		if nothingThere := s.Object.Status.FinishedAt != nil && !s.Object.Status.Local; gone || nothingThere {
+			return s.letGo(ctx)
 		}
 	}
 	return awaitPool(err), nil
@@ -77,10 +77,7 @@ func (s *snapshotScope) poolWithMark(ctx context.Context) string {
 // remember it.
 func (s *snapshotScope) withoutInstance(ctx context.Context) (reconcile.Outcome, error) {
 	if s.Deleting() {
-		if !s.r.runner.Stop(s.id()) {
-			return reconcile.Wait(v1alpha1.ReasonDeleting, "the transfer is being ended"), nil
-		}
-		return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
+		return s.letGo(ctx)
 	}
 	if !snapshot.IsCaptured(&s.Object.Status) {
 		if outcome := s.recall(ctx); !outcome.IsDone() {
@@ -136,6 +133,24 @@ func (s *snapshotScope) upload(ctx context.Context) (reconcile.Outcome, error) {
 		}
 	}
 	return next.Outcome, nil
+}
+
+// letGo lets an object go of which nothing is on a pool, as far as anybody knows, or whose pool is gone. What it left in a store
+// is removed all the same.
+func (s *snapshotScope) letGo(ctx context.Context) (reconcile.Outcome, error) {
+	if !s.r.runner.Stop(s.id()) {
+		return reconcile.Wait(v1alpha1.ReasonDeleting, "the transfer is being ended"), nil
+	}
+	if s.Paused != "" {
+		return reconcile.Wait(v1alpha1.ReasonPaused, s.Paused), nil
+	}
+	if outcome, err := s.guarded(ctx); err != nil || !outcome.IsDone() {
+		return outcome, err
+	}
+	if outcome := s.removeRemote(ctx); !outcome.IsDone() {
+		return outcome, nil
+	}
+	return reconcile.Wait(v1alpha1.ReasonDeleting, ""), s.ReleaseFinalizer(ctx, v1alpha1.FinalizerSnapshot)
 }
 
 // remove ends the transfer, removes what is to go, and lets the object go.

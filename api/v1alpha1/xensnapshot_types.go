@@ -348,7 +348,7 @@ type SnapshotUpload struct {
 	// +kubebuilder:validation:MaxLength=64
 	SHA256 string `json:"sha256,omitempty"`
 
-	// attempts that were begun.
+	// attempts that were begun. One that a restart of the operator interrupted goes on as the same.
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
 

@@ -174,3 +174,11 @@ func TestPartSizes(t *testing.T) {
 		})
 	}
 }
+
+// TestAnObjectWithoutEnd: what is larger than a bucket takes in parts is said as such, not as a matter of credentials.
+func TestAnObjectWithoutEnd(t *testing.T) {
+	w := &s3Writer{store: &S3{parting: defaultParting}, upload: Upload{Size: -1}, number: maxParts + 1}
+	if _, err := w.collect([]byte{1}); KindOf(err) != TooLarge {
+		t.Errorf("error %v is of kind %s", err, KindOf(err))
+	}
+}

@@ -48,12 +48,14 @@ const (
 	Invalid
 	// Mismatch says the bytes are not those that the caller's checksum is of.
 	Mismatch
+	// TooLarge says the store takes no object as large as this one in the way that it is written.
+	TooLarge
 )
 
 var kindNames = map[Kind]string{
 	Unavailable: "unavailable", Interrupted: "interrupted", Stalled: "stalled", Throttled: "throttled", Full: "full", Damaged: "damaged",
 	Refused: "refused", NotFound: "not found", Exists: "exists", Changed: "changed", NoRanges: "no ranges", Forbidden: "forbidden",
-	Invalid: "invalid", Mismatch: "checksum mismatch",
+	Invalid: "invalid", Mismatch: "checksum mismatch", TooLarge: "too large",
 }
 
 // String names the kind.

@@ -142,7 +142,8 @@ func (w *s3Writer) Write(p []byte) (n int, err error) {
 func (w *s3Writer) collect(p []byte) (int, error) {
 	size := w.partSize()
 	if w.number > maxParts {
-		return 0, w.misused(errors.New("an object of unknown size must not be larger than 360 GiB"))
+		return 0, &Error{Kind: TooLarge, Op: "write", Target: w.store.Location(w.name), Err: errors.New(
+			"an archive, or a compressed disk, can have at most 359 GiB in a bucket, since its size is not known before its end; VHD and Raw without compression have no such limit")}
 	}
 	if w.buffer == nil {
 		if err := w.budget.Acquire(w.ctx, size); err != nil {

@@ -63,7 +63,9 @@ func NextUpload(spec *v1alpha1.XenSnapshotSpec, upload *v1alpha1.SnapshotUpload,
 	case waiting:
 		return Advance{Outcome: retrying(upload, state.Err).After(retryAt.Sub(now))}
 	}
-	upload.Attempts++
+	if upload.Attempts == 0 || upload.NextRetryTime != "" { // else the manager was restarted in the middle of one, which did not fail
+		upload.Attempts++
+	}
 	upload.NextRetryTime, upload.TransferredBytes, upload.Percent, upload.BytesPerSecond = "", 0, 0, 0
 	return Advance{Start: true, Outcome: uploading(upload)}
 }

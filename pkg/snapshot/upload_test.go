@@ -46,7 +46,8 @@ func TestWhatIsNextForAnUpload(t *testing.T) {
 		"failed, and no other try":     {spec: v1alpha1.XenSnapshotSpec{BackoffLimit: ptr.To(int32(0))}, upload: v1alpha1.SnapshotUpload{Attempts: 1}, state: failed(passing), known: true, over: true, kind: reconcile.KindTerminal, reason: v1alpha1.ReasonBackoffLimitExceeded, attempts: 1},
 		"the pause is not over":        {upload: v1alpha1.SnapshotUpload{Attempts: 1, NextRetryTime: at(time.Second)}, state: failed(passing), known: true, kind: reconcile.KindWait, reason: v1alpha1.ReasonStoreUnavailable, attempts: 1, retryAt: at(time.Second)},
 		"the pause is over":            {upload: v1alpha1.SnapshotUpload{Attempts: 1, NextRetryTime: at(0)}, state: failed(passing), known: true, start: true, kind: reconcile.KindWait, reason: v1alpha1.ReasonUploading, attempts: 2},
-		"begun by a manager that died": {upload: v1alpha1.SnapshotUpload{Attempts: 1, Percent: 40}, start: true, kind: reconcile.KindWait, reason: v1alpha1.ReasonUploading, attempts: 2},
+		"begun by a manager that died": {upload: v1alpha1.SnapshotUpload{Attempts: 1, Percent: 40}, start: true, kind: reconcile.KindWait, reason: v1alpha1.ReasonUploading, attempts: 1},
+		"not begun yet":                {start: true, kind: reconcile.KindWait, reason: v1alpha1.ReasonUploading, attempts: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next := NextUpload(&tc.spec, &tc.upload, tc.state, tc.known, now)

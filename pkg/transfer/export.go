@@ -68,12 +68,12 @@ func find[R ~string, T any](h *pool.Handle, uuid string, by func(xencache.View, 
 	return ref, nil
 }
 
-// transferHost is the host that the transfers of a snapshot go through: the coordinator if it sees the disks, else one that
-// does, where the coordinator sends us.
-func transferHost(h *pool.Handle, manifest Manifest) string {
+// transferHost is the host that the transfer of the first of the disks goes through: the coordinator if it sees the disk, else
+// one that does, where the coordinator sends us.
+func transferHost(h *pool.Handle, disks []ManifestDisk) string {
 	host := ""
 	h.Cache.View(func(v xencache.View) {
-		for _, disk := range manifest.Disks {
+		for _, disk := range disks {
 			if _, vdi := v.VDIByUUID(disk.VDI); vdi != nil {
 				host = hostOf(v, vdi.SR)
 				return

@@ -28,7 +28,7 @@ func (f *Failure) Unwrap() error { return f.Err }
 var storeReasons = map[imagestore.Kind]string{
 	imagestore.NotFound: v1alpha1.ReasonObjectNotFound, imagestore.Forbidden: v1alpha1.ReasonEndpointForbidden,
 	imagestore.Invalid: v1alpha1.ReasonInvalidCredentials, imagestore.Mismatch: v1alpha1.ReasonChecksumMismatch,
-	imagestore.Refused: v1alpha1.ReasonStoreRefused, imagestore.Exists: v1alpha1.ReasonStoreRefused, imagestore.Changed: v1alpha1.ReasonStoreRefused,
+	imagestore.TooLarge: v1alpha1.ReasonFormatUnsupported, imagestore.Refused: v1alpha1.ReasonStoreRefused, imagestore.Exists: v1alpha1.ReasonStoreRefused, imagestore.Changed: v1alpha1.ReasonStoreRefused,
 }
 
 // storeFailure gives an error of a transfer its reason.
@@ -41,7 +41,7 @@ func storeFailure(err error) error {
 	case kind == 0:
 		return poolFailure(err)
 	case storeReasons[kind] != "":
-		return &Failure{Reason: storeReasons[kind], Permanent: kind == imagestore.Forbidden, Err: err}
+		return &Failure{Reason: storeReasons[kind], Permanent: kind == imagestore.Forbidden || kind == imagestore.TooLarge, Err: err}
 	default:
 		return &Failure{Reason: v1alpha1.ReasonStoreUnavailable, Err: err}
 	}

@@ -2,6 +2,8 @@ package transfer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -19,6 +21,9 @@ type upload struct {
 	store  imagestore.Store
 	meter  *meter
 	task   string // the name of its tasks
+	slots  *slots
+	host   string // through which it goes at the moment
+	leave  func() // gives its place on that host up
 	// manifest is the request's, with the files that are there.
 	manifest Manifest
 }
@@ -36,7 +41,11 @@ func (l *Local) upload(ctx context.Context, id ID, m *meter, request *Upload) er
 	if err != nil {
 		return err
 	}
-	u := &upload{Upload: request, handle: handle, store: store, meter: m, task: TaskName(handle.Installation, id), manifest: request.Manifest}
+	u := &upload{
+		Upload: request, handle: handle, store: store, meter: m, task: TaskName(handle.Installation, id), manifest: request.Manifest,
+		slots: l.slots, leave: func() {},
+	}
+	defer func() { u.leave() }()
 	u.manifest.Format, u.manifest.Compression = request.Format, request.Compression
 	if done, err := u.alreadyThere(ctx); done || err != nil {
 		return err
@@ -44,11 +53,9 @@ func (l *Local) upload(ctx context.Context, id ID, m *meter, request *Upload) er
 	if err := baseIsWhole(ctx, l.stores, request); err != nil {
 		return err
 	}
-	release, err := l.slots.take(ctx, transferHost(handle, request.Manifest), handle.Pool.Spec.TransferLimit())
-	if err != nil {
+	if err := u.through(ctx, request.Manifest.Disks); err != nil {
 		return err
 	}
-	defer release()
 	total := int64(0)
 	for _, disk := range u.manifest.Disks {
 		total += disk.Size
@@ -64,6 +71,21 @@ func (l *Local) upload(ctx context.Context, id ID, m *meter, request *Upload) er
 		return err
 	}
 	return u.putManifest(ctx)
+}
+
+// through takes a place on the host that the first of the disks goes through, in exchange for the one on the host before.
+func (u *upload) through(ctx context.Context, disks []ManifestDisk) error {
+	host := transferHost(u.handle, disks)
+	if host == u.host {
+		return nil
+	}
+	u.leave()
+	u.host, u.leave = "", func() {}
+	leave, err := u.slots.take(ctx, host, u.handle.Pool.Spec.TransferLimit())
+	if err == nil {
+		u.host, u.leave = host, leave
+	}
+	return err
 }
 
 // alreadyThere looks whether the upload is complete: an attempt that was not heard of, or one before the cluster was
@@ -119,6 +141,11 @@ func (u *upload) file(ctx context.Context, disk *ManifestDisk) (*ManifestFile, e
 			s.Transferred += have.SizeBytes
 		})
 		return &ManifestFile{Name: name, Size: have.SizeBytes, SHA256: have.SHA256}, nil
+	}
+	if disk != nil {
+		if err := u.through(ctx, []ManifestDisk{*disk}); err != nil {
+			return nil, err
+		}
 	}
 	export, err := u.export(ctx, disk)
 	if err != nil {
@@ -190,7 +217,8 @@ func (u *upload) write(w io.Writer, image *bytesof.Checked) error {
 	return packer.Close()
 }
 
-// put writes one object: it appears only if write and the store's own check went well.
+// put writes one object: it appears only if write and the store's own check went well. What a store has not checked itself is read
+// back from it: with a verified upload the snapshot leaves the pool.
 func put(ctx context.Context, store imagestore.Store, name string, o imagestore.Upload, write func(io.Writer) error) (imagestore.Object, error) {
 	writer, err := store.Create(ctx, name, o)
 	if err != nil {
@@ -209,7 +237,36 @@ func put(ctx context.Context, store imagestore.Store, name string, o imagestore.
 		}
 		return imagestore.Object{}, err
 	}
+	if object.Confirmed {
+		return object, nil
+	}
+	if err := readBack(ctx, store, name, object); err != nil {
+		undo, cancel := tidy(ctx)
+		defer cancel()
+		if remove := store.Remove(undo, name); remove != nil {
+			err = fmt.Errorf("%w (and what stands there could not be removed: %v)", err, remove) //nolint:errorlint // as above
+		}
+		return imagestore.Object{}, err
+	}
 	return object, nil
+}
+
+// readBack holds what a store gives out against what was sent.
+func readBack(ctx context.Context, store imagestore.Store, name string, sent imagestore.Object) error {
+	body, err := store.Open(ctx, name, sent, 0, -1)
+	if err != nil {
+		return fmt.Errorf("the store tells no digest of what it holds, and it cannot be read back: %w", err)
+	}
+	defer body.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, body); err != nil {
+		return fmt.Errorf("read it back: %w", err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != sent.Digests.SHA256 {
+		return &imagestore.Error{Kind: imagestore.Damaged, Op: "upload", Target: store.Location(name),
+			Err: fmt.Errorf("its SHA-256 is %s when it is read back, and %s was sent", got, sent.Digests.SHA256)}
+	}
+	return nil
 }
 
 // extensions of the files, by format and by compression.
