@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,7 +20,7 @@ import (
 // novaSnapshotCalls is what OpenStack Nova's XenAPI driver took for a snapshot of one disk with its upload.
 const novaSnapshotCalls = 33
 
-// sink is a web server that takes files and keeps nothing but their lengths, and when their bytes came; a manifest it keeps.
+// sink is a web server that takes files and keeps nothing but their lengths and digests, and when their bytes came; a manifest it keeps.
 type sink struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -27,9 +29,10 @@ type sink struct {
 
 // took is what a sink remembers of a file.
 type took struct {
-	size int64
-	time time.Duration
-	text []byte
+	size   int64
+	time   time.Duration
+	digest string // as Repr-Digest has it
+	text   []byte
 }
 
 func newSink() *sink {
@@ -46,13 +49,14 @@ func (s *sink) ServeHTTP(answer http.ResponseWriter, request *http.Request) {
 	switch request.Method {
 	case http.MethodPut:
 		began := time.Now()
-		text, err := io.ReadAll(io.LimitReader(request.Body, manifestLimit))
-		rest, copyErr := io.CopyBuffer(io.Discard, struct{ io.Reader }{request.Body}, make([]byte, manifestLimit))
+		sum := sha256.New()
+		text, err := io.ReadAll(io.TeeReader(io.LimitReader(request.Body, manifestLimit), sum))
+		rest, copyErr := io.CopyBuffer(sum, struct{ io.Reader }{request.Body}, make([]byte, manifestLimit))
 		if err != nil || copyErr != nil {
 			return // half of a file is none
 		}
 		s.mu.Lock()
-		s.files[request.URL.Path] = took{int64(len(text)) + rest, time.Since(began), text}
+		s.files[request.URL.Path] = took{int64(len(text)) + rest, time.Since(began), "sha-256=:" + base64.StdEncoding.EncodeToString(sum.Sum(nil)) + ":", text}
 		s.mu.Unlock()
 		answer.WriteHeader(http.StatusCreated)
 	default:
@@ -61,6 +65,7 @@ func (s *sink) ServeHTTP(answer http.ResponseWriter, request *http.Request) {
 			http.NotFound(answer, request)
 			return
 		}
+		answer.Header().Set("Repr-Digest", file.digest)
 		answer.Header().Set("Content-Length", strconv.FormatInt(file.size, 10))
 		if request.Method == http.MethodGet {
 			_, _ = answer.Write(file.text) // whoever asks is told of the manifest alone
