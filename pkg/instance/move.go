@@ -144,12 +144,7 @@ func (f *Facts) storageObstacles(w *wish, add func(reason string, requires v1alp
 
 // immobile reports whether the VM says of itself that it cannot be moved while it runs.
 func (f *Facts) immobile() bool {
-	for _, key := range []string{"nested-virt", "nomigrate"} {
-		if value := f.VM.Platform[key]; value == "true" || value == "1" {
-			return true
-		}
-	}
-	return false
+	return f.nested() || f.VM.platformFlag(platformNoMigrate)
 }
 
 // whenMoving brings the VM to the host that it is to be on. What cannot be done now is left alone, see whenMoveRefused.

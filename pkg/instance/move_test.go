@@ -157,8 +157,16 @@ func TestMoves(t *testing.T) {
 			facts: given(running, twoHosts, onNFS, at("other", true), noAgent), kind: reconcile.KindTerminal, says: "drivers do not report",
 		},
 		"nested virtualisation": {
-			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Platform = map[string]string{"nested-virt": "true"} })),
+			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "true"} })),
 			kind:  reconcile.KindTerminal, says: "nested-virt",
+		},
+		"nested virtualisation, in short": {
+			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "1"} })),
+			kind:  reconcile.KindTerminal, says: "nested-virt",
+		},
+		"bound to its host": {
+			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Platform = map[string]string{platformNoMigrate: "1"} })),
+			kind:  reconcile.KindTerminal, says: "nomigrate",
 		},
 		"blocked by an administrator": {
 			facts: given(running, twoHosts, onNFS, at("other", true), having(func(vm *VM) { vm.Blocked["pool_migrate"] = "ask Ann" })),

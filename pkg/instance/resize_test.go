@@ -253,6 +253,7 @@ func TestSizeParts(t *testing.T) {
 		"less memory":                    {given(ofFlavor("roomie"), complete(v1alpha1.PowerStateRunning), capable, lives, ofFlavor("roomy")), "flavorRef.memory", v1alpha1.RequiresLive, "from 4Gi to 2Gi"},
 		"less than it was started with":  {given(ofFlavor("roomie"), complete(v1alpha1.PowerStateRunning), capable, having(func(vm *VM) { vm.Size.StaticMin = 4 * gib }), ofFlavor("roomy")), "flavorRef.memory", v1alpha1.RequiresPowerOff, "at least 4Gi"},
 		"memory with nested":             {with(ofFlavor("large"), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "true"} })), "flavorRef.memory", v1alpha1.RequiresPowerOff, "nested"},
+		"memory with nested, in short":   {with(ofFlavor("large"), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "1"} })), "flavorRef.memory", v1alpha1.RequiresPowerOff, "nested"},
 		"the most VCPUs":                 {with(ofFlavor("small")), "flavorRef.maxVCPUs", v1alpha1.RequiresPowerOff, "when the VM is started"},
 		"the most memory":                {with(ofFlavor("small")), "flavorRef.maxMemory", v1alpha1.RequiresPowerOff, "when the VM is started"},
 		"weight":                         {with(ofFlavor("huge")), "flavorRef.cpuWeight", v1alpha1.RequiresPowerOff, "from 0 to 512"},
@@ -337,6 +338,10 @@ func TestResizeProblems(t *testing.T) {
 		},
 		"nested virtualisation": {
 			given(complete(v1alpha1.PowerStateRunning), ofFlavor("roomy"), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "true"} })),
+			v1alpha1.ReasonSizeUnsupported, "nested",
+		},
+		"nested virtualisation, in short": {
+			given(complete(v1alpha1.PowerStateRunning), ofFlavor("roomy"), having(func(vm *VM) { vm.Platform = map[string]string{platformNested: "1"} })),
 			v1alpha1.ReasonSizeUnsupported, "nested",
 		},
 		"a long chain": {

@@ -8,11 +8,19 @@ import (
 	"github.com/kubexen/kubexen/pkg/xenapi"
 )
 
-// platformNested is the key of platform that gives a guest nested virtualisation.
-const platformNested = "nested-virt"
+// Keys of platform: the one that gives a guest nested virtualisation, and the one that keeps it on its host while it runs.
+const (
+	platformNested    = "nested-virt"
+	platformNoMigrate = "nomigrate"
+)
+
+// platformFlag reports whether a key of platform is set, in either of the words that the pool takes for it.
+func (vm *VM) platformFlag(key string) bool {
+	return vm.Platform[key] == "true" || vm.Platform[key] == "1"
+}
 
 // nested reports whether the guest has nested virtualisation, with which its memory must stay as it is while it runs.
-func (f *Facts) nested() bool { return f.VM.Platform[platformNested] == "true" }
+func (f *Facts) nested() bool { return f.VM.platformFlag(platformNested) }
 
 // resizeProblems is why a resize is not begun. Nothing has been touched then; what it says of hosts and storage is as their
 // figures were a moment ago.
