@@ -25,8 +25,8 @@ var signatures = []signature{
 	{content: "an LVM physical volume", offset: 512, magic: "LABELONE"},
 	{content: "an LVM physical volume", offset: 1024, magic: "LABELONE"},
 	{content: "an LVM physical volume", offset: 1536, magic: "LABELONE"},
-	{content: "a member of a Linux RAID", offset: 0, magic: "\xfc\x4e\x2b\xa9"},
-	{content: "a member of a Linux RAID", offset: 4096, magic: "\xfc\x4e\x2b\xa9"},
+	{content: "a member of a Linux RAID", offset: 0, magic: raidMagic},
+	{content: "a member of a Linux RAID", offset: 4096, magic: raidMagic},
 	{content: "an XFS file system", offset: 0, magic: "XFSB"},
 	{content: "an NTFS file system", offset: 3, magic: "NTFS    "},
 	{content: "a ReFS file system", offset: 3, magic: "ReFS\x00\x00\x00\x00"},
@@ -42,6 +42,14 @@ var signatures = []signature{
 	{content: "a ReiserFS file system", offset: 65536 + 52, magic: "ReIsEr", deep: true},
 	{content: "a JFS file system", offset: 32768, magic: "JFS1", deep: true},
 	{content: "an ISO 9660 file system", offset: 32769, magic: "CD001", deep: true},
+}
+
+// raidMagic begins the superblock of a member of a Linux RAID.
+const raidMagic = "\xfc\x4e\x2b\xa9"
+
+// raidEnds are where such a superblock is that lies near the end of so many bytes, in order: of metadata 0.90, and of 1.0.
+func raidEnds(size int64) []int64 {
+	return []int64{size&^(64*kibibyte-1) - 64*kibibyte, (size - 8*kibibyte) &^ (4*kibibyte - 1)}
 }
 
 // ZFS has a ring of 1 KiB blocks with this number at their heads, in either order of bytes.
@@ -74,6 +82,9 @@ func lookAt(p partition, probe []byte) (*ext, error) {
 	certain, traces := identify(probe)
 	found := readExt(probe)
 	switch {
+	case p.raid:
+		return nil, refuse(OtherContent, p.name, "its type is that of a member of a Linux RAID, of which a part would be missing; "+
+			"if it is none, give it the type of a file system in rescue mode (sfdisk --part-type)")
 	case found == nil && len(certain) > 0:
 		return nil, refuse(OtherContent, p.name, "it holds %s; only ext2, ext3 and ext4 are made smaller", certain[0])
 	case found == nil && len(traces) > 0:
@@ -116,6 +127,24 @@ func has(list []string, content string) bool { return len(list) > 0 && list[0] =
 func checkClaim(p partition, probe []byte) error {
 	if content, size := claim(probe); size > p.end-p.start {
 		return refuse(ContradictoryTable, p.name, "it has %d bytes, and %s on it that says it has %d", p.end-p.start, content, size)
+	}
+	return nil
+}
+
+// checkRAIDEnd refuses a partition with the superblock of a Linux RAID near its end, which would be left behind. What lies before
+// from is the file system's own. read reads what is on the partition, its places in order.
+func checkRAIDEnd(p partition, from int64, read func(data []byte, at int64) error) error {
+	for _, at := range raidEnds(p.end - p.start) {
+		if at < from {
+			continue
+		}
+		magic := make([]byte, len(raidMagic))
+		if err := read(magic, at); err != nil {
+			return err
+		}
+		if string(magic) == raidMagic {
+			return refuse(OtherContent, p.name, "it holds a member of a Linux RAID, whose superblock is at its end; only ext2, ext3 and ext4 are made smaller")
+		}
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ var dynamicDisk = []string{
 	"\xa0\x60\x9b\xaf\x31\x14\x62\x4f\xbc\x68\x33\x11\x71\x4a\x69\xad",
 }
 
+// raidMember is the type of the members of a Linux RAID as it is on the disk (a19d880f-05fc-4d3b-a006-743f0f84911e).
+const raidMember = "\x0f\x88\x9d\xa1\xfc\x05\x3b\x4d\xa0\x06\x74\x3f\x0f\x84\x91\x1e"
+
 // gptTable is a GPT as read from the beginning of the disk.
 type gptTable struct {
 	mbr    []byte // the protective MBR
@@ -126,7 +129,9 @@ func (t *gptTable) readPartitions(arrayStart, arrayEnd, entrySize, size int64) e
 			return refuse(ContradictoryTable, "", "%s has sectors %d to %d, outside of those that the GPT uses (%d to %d)",
 				name, first, last, t.field(gptFirstUsable), t.field(gptLastUsable))
 		}
-		t.parts = append(t.parts, partition{name: name, start: start, end: end, entry: arrayStart + i*entrySize})
+		t.parts = append(t.parts, partition{
+			name: name, start: start, end: end, entry: arrayStart + i*entrySize, raid: string(entry[:16]) == raidMember,
+		})
 	}
 	if len(t.parts) == 0 {
 		return refuse(UnknownTable, "", "the GPT has no partition")

@@ -24,6 +24,7 @@ const (
 	kindExtended    = 0x05
 	kindExtendedLBA = 0x0f
 	kindExtendedLnx = 0x85
+	kindRAID        = 0xfd
 )
 
 func (e mbrEntry) empty() bool { return e == mbrEntry{} }
@@ -93,7 +94,7 @@ func readMBR(head []byte, size int64) (*mbrTable, error) {
 		case !fits:
 			return nil, refuse(ContradictoryTable, "", "%s reaches beyond the disk's end", number(i+1))
 		}
-		p := partition{name: number(i + 1), start: start, end: end, entry: mbrEntries + int64(i)*mbrEntrySize}
+		p := partition{name: number(i + 1), start: start, end: end, entry: mbrEntries + int64(i)*mbrEntrySize, raid: entry.kind == kindRAID}
 		switch {
 		case !entry.extended():
 			t.primary = append(t.primary, p)
@@ -154,6 +155,7 @@ func (t *mbrTable) addLogical(here int64, own mbrEntry) error {
 	}
 	t.logical = append(t.logical, partition{
 		name: number(mbrCount + 1 + len(t.logical)), start: start, end: end, logical: true, entry: here + mbrEntries,
+		raid: own.kind == kindRAID,
 	})
 	return nil
 }

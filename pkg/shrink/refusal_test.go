@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -122,8 +123,11 @@ func TestTablesThatDoNotAddUp(t *testing.T) {
 		"half an entry":               {mbr, at(entry1+12, number(0)), ContradictoryTable, "half empty"},
 		"no partition":                {mbr, at(entry1, []byte{8: 1, 2*mbrEntrySize - 1: 0}), UnknownTable, "no partition"},
 		"Windows dynamic disk":        {mbr, at(entry1+4, []byte{kindDynamic}), OtherContent, "dynamic disk"},
-		"dynamic disk in a GPT":       {dynamicGPT("AF9B60A0-1431-4F62-BC68-3311714A69AD"), asItIs, OtherContent, "dynamic disk"},
-		"its table in a GPT":          {dynamicGPT("5808C8AA-7E8F-42E0-85D2-E1E90434CFB3"), asItIs, OtherContent, "dynamic disk"},
+		"dynamic disk in a GPT":       {gptOf("AF9B60A0-1431-4F62-BC68-3311714A69AD"), asItIs, OtherContent, "dynamic disk"},
+		"RAID by its type":            {mbrOf("fd"), asItIs, OtherContent, "the type of a file system"},
+		"RAID by a logical one's":     {logicalMBR("fd"), asItIs, OtherContent, "the type of a file system"},
+		"RAID by its type in a GPT":   {gptOf("A19D880F-05FC-4D3B-A006-743F0F84911E"), asItIs, OtherContent, "the type of a file system"},
+		"its table in a GPT":          {gptOf("5808C8AA-7E8F-42E0-85D2-E1E90434CFB3"), asItIs, OtherContent, "dynamic disk"},
 		"hybrid":                      {gpt, at(entry2, []byte{0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0}), HybridTable, "hybrid"},
 		"no protective MBR":           {gpt, at(510, []byte{0, 0}), ContradictoryTable, "protective"},
 		"GPT and MBR":                 {gpt, at(entry1+4, []byte{0x83}), ContradictoryTable, "which one holds"},
@@ -158,9 +162,57 @@ func at(offset int64, data []byte) func(*testing.T, string) {
 	return func(t *testing.T, path string) { put(t, path, offset, data) }
 }
 
-// dynamicGPT is a GPT with a partition of a type of Windows's dynamic disks.
-func dynamicGPT(kind string) layout {
+// mbrOf is an MBR with a partition of a type, logicalMBR has it as a logical one.
+func mbrOf(kind string) layout {
+	return layout{mebibytes: 200, root: mebibyte, script: "label: dos\nstart=2048, size=300000, type=" + kind + "\n"}
+}
+
+func logicalMBR(kind string) layout {
+	return layout{mebibytes: 200, root: 2 * mebibyte, script: "label: dos\nstart=2048, size=302048, type=5\nstart=4096, size=300000, type=" + kind + "\n"}
+}
+
+// gptOf is a GPT with a partition of a type.
+func gptOf(kind string) layout {
 	return layout{mebibytes: 200, root: mebibyte, script: "label: gpt\nstart=2048, size=300000, type=" + kind + "\n"}
+}
+
+// TestRAIDWithItsSuperblockAtTheEnd: an ext file system begins where its partition does, and only the end tells that the partition is
+// a member of a RAID. In a disk without a table the end is looked at even if the file system is small enough.
+func TestRAIDWithItsSuperblockAtTheEnd(t *testing.T) {
+	t.Parallel()
+	files, members := tree(t, 4), maps.Clone(layouts)
+	members["MBR with one that ends anywhere"] = layout{mebibytes: 200, root: mebibyte, length: 300000 * sectorSize, script: mbrOf("83").script}
+	for metadata, place := range map[string]func(size int64) int64{
+		"0.90": func(size int64) int64 { return size/65536*65536 - 65536 },
+		"1.0":  func(size int64) int64 { return (size/sectorSize - 16) / 8 * 8 * sectorSize },
+	} {
+		for name, l := range members {
+			t.Run(metadata+" "+name, func(t *testing.T) {
+				t.Parallel()
+				member := l
+				member.length -= mebibyte // mkfs has made the file system in the RAID, which is smaller
+				path := member.build(t, files, "ext4")
+				put(t, path, l.root+place(l.length), []byte(raidMagic))
+				refusedWith(t, path, (l.root+100*mebibyte)/mebibyte*mebibyte, OtherContent, "a member of a Linux RAID", "rescue mode")
+			})
+		}
+		t.Run(metadata+" behind what is small enough", func(t *testing.T) {
+			t.Parallel()
+			member, whole := layouts["no table"], layouts["no table"].length
+			member.length = 60 * mebibyte
+			path := member.build(t, files, "ext4")
+			put(t, path, place(whole), []byte(raidMagic))
+			refusedWith(t, path, 100*mebibyte, OtherContent, "a member of a Linux RAID")
+		})
+		t.Run(metadata+" left over inside the file system", func(t *testing.T) {
+			t.Parallel()
+			l := layouts["MBR with two primaries"]
+			path := l.build(t, files, "ext4")
+			put(t, path, l.root+place(l.length), []byte(raidMagic))
+			after := shrunk(t, path, 200*mebibyte)
+			l.check(t, path, after, 200*mebibyte, files)
+		})
+	}
 }
 
 func asItIs(*testing.T, string) {}

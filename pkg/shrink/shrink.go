@@ -178,6 +178,15 @@ func (r *run) keepLast() (*ext, error) {
 	if err := r.cursor.copyTo(r.volume, r.last.start, r.last.end); err != nil {
 		return nil, err
 	}
+	err = checkRAIDEnd(r.last, fs.size(), func(data []byte, at int64) error {
+		if _, err := r.volume.ReadAt(data, at); err != nil {
+			return fmt.Errorf("read the scratch file: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	return fs, r.drain()
 }
 
@@ -201,12 +210,23 @@ func (r *run) keepRest(usable int64) (*Result, error) {
 	return &Result{Disk: r.compose(changes, kept(r.before, 0, usable, 0))}, nil
 }
 
-// drain reads the source to its end, and a GPT's backup on the way.
+// drain reads the source to its end, and on the way a GPT's backup, or what a RAID has at the end of a disk without a table.
 func (r *run) drain() error {
 	return drain(r.cursor, r.table)
 }
 
 func drain(c *cursor, t table) error {
+	if whole, ok := t.(wholeDisk); ok {
+		err := checkRAIDEnd(whole.partitions()[0], c.at, func(data []byte, at int64) error {
+			if err := c.skip(at); err != nil {
+				return err
+			}
+			return c.read(data)
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if gpt, ok := t.(*gptTable); ok && gpt.backup() >= c.at {
 		if err := c.skip(gpt.backup()); err != nil {
 			return err

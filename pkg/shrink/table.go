@@ -26,6 +26,8 @@ type partition struct {
 	start, end int64
 	// logical tells those inside an extended partition.
 	logical bool
+	// raid tells those whose type is that of a member of a Linux RAID.
+	raid bool
 	// entry is where the table describes it: the byte of its entry on the disk.
 	entry int64
 }
