@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -284,6 +285,106 @@ func TestAnotherSizeAfterShrink(t *testing.T) {
 		t.Errorf("the root disk is %+v, it was %s; or its content differs", instance.Status.RootDisk, old)
 	}
 	w.WaitAtRest(t)
+	nothingLeft(t, w, 1)
+}
+
+// rootOnPool is the root disk of an instance and its block device as the pool has them.
+func rootOnPool(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance) (vbd, vdi string) {
+	t.Helper()
+	vm := byUUID(t, w, "VM", i.Status.UUID)
+	for ref, record := range w.Simulator.Records("VBD") {
+		if record["VM"] == vm && record["userdevice"] == "0" {
+			return ref, fmt.Sprint(record["VDI"])
+		}
+	}
+	t.Fatal("the VM has no root disk")
+	return "", ""
+}
+
+// setOnRoot lets an administrator set all sorts of things on the root disk and its block device.
+func setOnRoot(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance, text string) {
+	t.Helper()
+	vbd, vdi := rootOnPool(t, w, i)
+	with := func(class, ref, key string) map[string]string {
+		changed := maps.Clone(w.Simulator.Records(class)[ref]["other_config"].(map[string]string))
+		changed[key] = text
+		return changed
+	}
+	err := errors.Join(
+		w.Simulator.Update("VBD", vbd, map[string]any{
+			"qos_algorithm_type": "ionice", "qos_algorithm_params": map[string]string{"sched": "rt", "class": text}, "unpluggable": false,
+			"other_config": with("VBD", vbd, "accounting"),
+		}),
+		w.Simulator.Update("VDI", vdi, map[string]any{
+			"tags": []string{"backup", text}, "name_description": "a disk, " + text, "other_config": with("VDI", vdi, "backup-plan"),
+		}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.WaitAtRest(t)
+}
+
+// shownOnRoot is what administrators see of that: neither our marks, nor what the storage says of the content.
+func shownOnRoot(t testing.TB, w *testkit.World, i *v1alpha1.XenInstance) map[string]string {
+	t.Helper()
+	shown := map[string]string{}
+	vbd, vdi := rootOnPool(t, w, i)
+	put := func(class string, record map[string]any, fields ...string) {
+		for _, field := range fields {
+			shown[class+"."+field] = fmt.Sprint(record[field])
+		}
+		config := maps.Clone(record["other_config"].(map[string]string))
+		maps.DeleteFunc(config, func(key, _ string) bool { return strings.HasPrefix(key, "kubexen.io/") || key == "content_id" })
+		shown[class+".other_config"] = fmt.Sprint(config)
+	}
+	put("vbd", w.Simulator.Records("VBD")[vbd], "qos_algorithm_type", "qos_algorithm_params", "unpluggable", "mode", "bootable")
+	put("vdi", w.Simulator.Records("VDI")[vdi], "name_label", "name_description", "tags")
+	return shown
+}
+
+// TestRootKeepsWhatOthersSet: whatever disk comes into the place of the root disk, and however often, what an administrator has set
+// there last is there.
+func TestRootKeepsWhatOthersSet(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	image, tree := guestImage(t, mbrTable)
+	instance := guest(t, w, image, manually)
+	first := instance.Status.RootDisk.VDIUUID
+	setOnRoot(t, w, instance, "first")
+	want, disk := shownOnRoot(t, w, instance), first
+	keeps := func(what string) {
+		t.Helper()
+		if diff := differences(want, shownOnRoot(t, w, instance)); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+		if instance.Status.RootDisk.VDIUUID == disk {
+			t.Errorf("%s: it is the same disk", what)
+		}
+		disk = instance.Status.RootDisk.VDIUUID
+	}
+	next := func(what, text string, change func(*v1alpha1.XenInstance), holds ...func(*v1alpha1.XenInstance) error) {
+		t.Helper()
+		edit(t, w, instance, change)
+		waitInstance(t, w, instance, what, append(holds, isRunning)...)
+		w.WaitAtRest(t)
+		keeps(what)
+		setOnRoot(t, w, instance, text)
+		want = shownOnRoot(t, w, instance)
+	}
+	next("a smaller disk", "second", shrunkTo(afterShrink), awaiting)
+	next("the disk from before it", "third", together(rooted(beforeShrink), func(i *v1alpha1.XenInstance) {
+		i.Spec.RootDisk.ShrinkTo, i.Spec.Resize.DiscardTo = nil, first
+	}), resizedTo("small"), instanceReady)
+	next("a smaller disk again", "fourth", shrunkTo(afterShrink), awaiting)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.Resize.Confirm = i.Status.Resize.ID })
+	waitInstance(t, w, instance, "it is confirmed", resizedTo("small"), instanceReady, isRunning)
+	edit(t, w, instance, together(rooted("1Gi"), func(i *v1alpha1.XenInstance) { i.Spec.RootDisk.ShrinkTo = nil }))
+	waitInstance(t, w, instance, "a larger disk waits to be confirmed", awaiting, isRunning)
+	next("the copy of a snapshot", "last", together(rooted(afterShrink), func(i *v1alpha1.XenInstance) {
+		i.Spec.Resize.DiscardTo = i.Status.Resize.RestorePoint.ID
+	}), resizedTo("small"), instanceReady)
+	checkGuest(t, w, instance, mbrTable, image, tree)
 	nothingLeft(t, w, 1)
 }
 

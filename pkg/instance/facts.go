@@ -158,15 +158,19 @@ type Disk struct {
 	ReadOnly bool
 	// OtherConfig is the block device's own other_config.
 	OtherConfig map[string]string
-	VDI         VDI
+	// Record is the block device as the pool has it.
+	Record *xenapi.VBD
+	VDI    VDI
 }
 
 // VDI is a disk in a storage repository.
 type VDI struct {
-	Ref  xenapi.VDIRef
-	UUID string
-	Name string
-	Size int64
+	Ref         xenapi.VDIRef
+	UUID        string
+	Name        string
+	Description string
+	Tags        []string
+	Size        int64
 	// Used is what it takes of its storage repository, in bytes.
 	Used        int64
 	SR          xenapi.SRRef

@@ -231,6 +231,7 @@ func observeDisks(v xencache.View, vm xenapi.VMRef, mine func(xencache.Marks) bo
 		disk := Disk{
 			Ref: ref, UUID: record.UUID, Device: record.UserDevice, CD: record.Type != xenapi.VBDTypeDisk, Empty: record.Empty,
 			Attached: record.CurrentlyAttached, ReadOnly: record.Mode == xenapi.VBDModeRO, OtherConfig: record.OtherConfig,
+			Record: record,
 		}
 		if vdi := observeVDI(v, record.VDI); vdi != nil {
 			disk.VDI = *vdi
@@ -261,7 +262,7 @@ func observeVDI(v xencache.View, ref xenapi.VDIRef) *VDI {
 		return nil
 	}
 	vdi := &VDI{
-		Ref: ref, UUID: record.UUID, Name: record.NameLabel, Size: record.VirtualSize, SR: record.SR,
+		Ref: ref, UUID: record.UUID, Name: record.NameLabel, Description: record.NameDescription, Tags: record.Tags, Size: record.VirtualSize, SR: record.SR,
 		OtherConfig: record.OtherConfig, Marks: xencache.ReadMarks(record.OtherConfig), Snapshot: record.IsASnapshot, SnapshotOf: record.SnapshotOf, SRFree: -1,
 		Used: record.PhysicalUtilisation, TracksChanges: record.CBTEnabled, Resets: record.OnBoot == xenapi.VDIOnBootReset,
 	}

@@ -67,15 +67,22 @@ func (f *Facts) diskGoesBack() bool {
 	return root != nil && root.VDI.OtherConfig[markIncoming] == mark && root.VDI.Marks.Role == xencache.RoleRootDisk
 }
 
-// presentRoot makes a complete disk the one that takes the place of the root disk. It is one call: before it the disk is
-// nothing to the VM, after it the swap goes on whatever happens.
+// presentRoot makes a complete disk the one that takes the place of the root disk. Its marks are one call: before it the disk is
+// nothing to the VM, after it the swap goes on whatever happens. What others have set on the root disk and its block device is
+// written down by then.
 func (r *Run) presentRoot(ctx context.Context, vdi *VDI, kind incomingKind) error {
 	want := r.wantRoot()
 	if want == nil {
 		want = &WantDisk{Name: rootName, Role: xencache.RoleRootDisk, DeleteOnEnd: true}
 	}
-	otherConfig := withoutMarks(vdi.OtherConfig)
+	if err := r.keepLabels(ctx, vdi); err != nil {
+		return err
+	}
+	otherConfig := r.foreignEntries(vdi)
 	maps.Copy(otherConfig, r.diskMarks(*want, vdi.UUID))
+	if root := r.VM.rootDisk(); root != nil && root.settings().String() != "" {
+		otherConfig[markDevice] = root.settings().String()
+	}
 	otherConfig[markIncoming] = r.incomingMark(kind)
 	if of, isCopy := vdi.OtherConfig[markCopyOf]; isCopy {
 		otherConfig[markCopyOf] = of
@@ -130,10 +137,13 @@ func takeRootAway(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 func putRootIn(ctx context.Context, r *Run) (xenapi.TaskRef, error) {
 	marks := r.Me.Marks(xencache.RoleRootDisk, "")
 	marks.Disk = rootName
-	_, err := r.Client.VBD.Create(ctx, xenapi.VBD{
-		VM: r.VM.Ref, VDI: r.incomingRoot().Ref, UserDevice: strconv.Itoa(rootDevice), Bootable: true,
+	incoming := r.incomingRoot()
+	vbd := xenapi.VBD{
+		VM: r.VM.Ref, VDI: incoming.Ref, UserDevice: strconv.Itoa(rootDevice), Bootable: true,
 		Mode: xenapi.VBDModeRW, Type: xenapi.VBDTypeDisk, Unpluggable: true, OtherConfig: marks.OtherConfig(),
-	})
+	}
+	settingsFor(incoming).apply(&vbd)
+	_, err := r.Client.VBD.Create(ctx, vbd)
 	return "", r.doing(err, "put the new root disk in")
 }
 

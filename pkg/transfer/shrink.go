@@ -103,12 +103,13 @@ func (s *shrinking) find() error {
 	return nil
 }
 
-// make makes the disk that takes the copy. Storage rounds sizes up, so it is asked what has come of it: a GPT's backup belongs
+// make makes the disk that takes the copy, with what people have written on the other. Storage rounds sizes up, so it is asked what has come of it: a GPT's backup belongs
 // at the very end.
 func (s *shrinking) make(ctx context.Context) error {
 	client := s.handle.Client
 	ref, err := client.VDI.Create(ctx, xenapi.VDI{
-		NameLabel: s.Name, SR: s.old.SR, VirtualSize: s.Size, Type: s.old.Type, OtherConfig: maps.Clone(s.Marks),
+		NameLabel: s.Name, NameDescription: s.old.NameDescription, Tags: s.old.Tags,
+		SR: s.old.SR, VirtualSize: s.Size, Type: s.old.Type, OtherConfig: maps.Clone(s.Marks),
 	})
 	if err != nil {
 		return fmt.Errorf("make a disk of %d bytes: %w", s.Size, err)

@@ -53,6 +53,9 @@ type Member struct {
 // StringValue returns s as a Value.
 func StringValue(s string) Value { return Value{text: s} }
 
+// BoolValue returns b as a Value.
+func BoolValue(b bool) Value { return Value{kind: KindBool, text: strconv.FormatBool(b)} }
+
 // Kind returns the XML-RPC type.
 func (v Value) Kind() Kind { return v.kind }
 
