@@ -13,8 +13,8 @@ import (
 )
 
 // onlyCopies watches every VDI.destroy that the managers of a world send, at the moment when it is sent: a disk that a VM of ours
-// has, and one that may hold the only copy of what its guest has written, is never destroyed. It holds in every test that has a
-// World.
+// has, whatever disk it is, and one that may hold the only copy of what its guest has written, is never destroyed. It holds in
+// every test that has a World.
 type onlyCopies struct {
 	pool *Simulator
 
@@ -77,6 +77,9 @@ func (o *onlyCopies) mayGo(ref string) error {
 	complain := func(format string, args ...any) error {
 		return fmt.Errorf("VDI.destroy of %s %q (%s): %s", role(disk), disk["name_label"], disk["uuid"], fmt.Sprintf(format, args...))
 	}
+	if holder := o.holder(ref, disk); holder != "" {
+		return complain("the VM %s has it", holder)
+	}
 	if role(disk) == "new-root" {
 		if of := config["kubexen.io/copy-of"]; !hasUUID(disks, of) {
 			return complain("disk %s, which it is a copy of, is gone", of)
@@ -91,14 +94,38 @@ func (o *onlyCopies) mayGo(ref string) error {
 	switch {
 	case root == "":
 		return complain("the VM has no root disk, so it may be the only copy")
-	case root == ref:
-		return complain("it is the root disk of the VM, which is %v", record["power_state"])
 	case disks[root] == nil:
 		return complain("the VM's root disk is not on the pool")
 	case role(disks[root]) == "restore-point":
 		return complain("what the VM has in the place of its root disk is a restore point")
 	}
 	return nil
+}
+
+// holder is the VM of ours that a disk hangs at, with its power state; "" without one. What is made of the spec or of an image hangs
+// there too, and goes when it is replaced: a config drive, and what a rescue VM has for itself.
+func (o *onlyCopies) holder(ref string, disk map[string]any) string {
+	config, _ := disk["other_config"].(map[string]string)
+	if config["kubexen.io/role"] == "config-drive" {
+		return ""
+	}
+	onLoan := config["kubexen.io/self"] == disk["uuid"] && config["kubexen.io/role"] != "rescue-disk"
+	vms := o.pool.Records("VM")
+	for _, vbd := range o.pool.Records("VBD") {
+		vm, _ := vbd["VM"].(string)
+		if vbd["VDI"] == ref && vbd["type"] != "CD" && (isComplete(vms[vm], "vm") || onLoan && isComplete(vms[vm], "rescue-vm")) {
+			return fmt.Sprintf("%q, which is %v,", vms[vm]["name_label"], vms[vm]["power_state"])
+		}
+	}
+	return ""
+}
+
+// isComplete reports whether a VM is ours in a role, and neither one that is being made nor in the trash.
+func isComplete(vm map[string]any, role string) bool {
+	config, _ := vm["other_config"].(map[string]string)
+	return config["kubexen.io/installation"] == Installation && config["kubexen.io/role"] == role &&
+		config["kubexen.io/self"] == vm["uuid"] && vm["is_a_snapshot"] != true &&
+		config["kubexen.io/trashed-at"] == "" && !strings.HasPrefix(fmt.Sprint(vm["name_label"]), "kubexen/")
 }
 
 // vmOf is the VM of the instance that a disk belongs to, nil without one: while it is being made, when it is in the trash, and
@@ -109,11 +136,7 @@ func (o *onlyCopies) vmOf(disk map[string]string) (string, map[string]any) {
 	}
 	for ref, vm := range o.pool.Records("VM") {
 		config, _ := vm["other_config"].(map[string]string)
-		switch {
-		case config["kubexen.io/installation"] != Installation || config["kubexen.io/ref"] != disk["kubexen.io/ref"]:
-		case config["kubexen.io/role"] != "vm" || config["kubexen.io/self"] != vm["uuid"] || vm["is_a_snapshot"] == true:
-		case config["kubexen.io/trashed-at"] != "" || strings.HasPrefix(fmt.Sprint(vm["name_label"]), "kubexen/"):
-		default:
+		if config["kubexen.io/ref"] == disk["kubexen.io/ref"] && isComplete(vm, "vm") {
 			return ref, vm
 		}
 	}

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"net/http"
 	"strings"
@@ -20,13 +21,16 @@ func TestOnlyCopies(t *testing.T) {
 	const vm, root, spare = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222", "33333333-3333-3333-3333-333333333333"
 	for name, test := range map[string]struct {
 		vm       map[string]string // nil for none
+		name     string            // of the VM, "" for web
 		attached string            // the role of the disk at device 0, "" for none
+		at       string            // the device that the spare disk hangs at, "" for none
+		kind     string            // of that device, "" for a disk
 		spare    map[string]string
 		destroy  string
 		complain string
 	}{
 		"a restore point":                       {vm: ours("vm", vm), attached: "root-disk", spare: ours("restore-point", spare), destroy: spare},
-		"the disk of the VM":                    {vm: ours("vm", vm), attached: "root-disk", spare: ours("restore-point", spare), destroy: root, complain: "it is the root disk"},
+		"the disk of the VM":                    {vm: ours("vm", vm), attached: "root-disk", spare: ours("restore-point", spare), destroy: root, complain: `the VM "web", which is Halted, has it`},
 		"a restore point without a root disk":   {vm: ours("vm", vm), spare: ours("restore-point", spare), destroy: spare, complain: "the only copy"},
 		"one beside another in its place":       {vm: ours("vm", vm), attached: "restore-point", spare: ours("root-disk", spare), destroy: spare, complain: "restore point"},
 		"after the VM":                          {spare: ours("root-disk", spare), destroy: spare},
@@ -34,6 +38,16 @@ func TestOnlyCopies(t *testing.T) {
 		"of another instance":                   {vm: map[string]string{}, spare: ours("root-disk", spare), destroy: spare},
 		"a half copy whose source is there":     {vm: ours("vm", vm), attached: "root-disk", spare: copyOf(ours("new-root", spare), root), destroy: spare},
 		"a half copy whose source is not there": {vm: ours("vm", vm), spare: copyOf(ours("new-root", spare), root), destroy: spare, complain: "is gone"},
+		"a data disk of the VM":                 {vm: ours("vm", vm), attached: "root-disk", spare: ours("data-disk", spare), at: "4", destroy: spare, complain: "has it"},
+		"a data disk that is detached":          {vm: ours("vm", vm), attached: "root-disk", spare: ours("data-disk", spare), destroy: spare},
+		"an adopted VM's disk without marks":    {vm: ours("vm", vm), attached: "root-disk", spare: map[string]string{}, at: "4", destroy: spare, complain: "has it"},
+		"a config drive":                        {vm: ours("vm", vm), attached: "root-disk", spare: ours("config-drive", spare), at: "3", destroy: spare},
+		"what is in the drive":                  {vm: ours("vm", vm), attached: "root-disk", spare: map[string]string{}, at: "3", kind: "CD", destroy: spare},
+		"a data disk of a VM in the trash":      {vm: trashed(ours("vm", vm)), attached: "root-disk", spare: ours("data-disk", spare), at: "4", destroy: spare},
+		"a disk of a VM that is being made":     {vm: ours("vm", vm), name: "kubexen/team-a/web", spare: map[string]string{}, at: "0", destroy: spare},
+		"a disk on loan to a rescue VM":         {vm: ours("rescue-vm", vm), spare: ours("data-disk", spare), at: "4", destroy: spare, complain: "has it"},
+		"what a rescue VM has for itself":       {vm: ours("rescue-vm", vm), spare: ours("rescue-disk", spare), at: "0", destroy: spare},
+		"a fresh clone at a rescue VM":          {vm: ours("rescue-vm", vm), spare: ours("image", root), at: "0", destroy: spare},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulator := StartSimulator(t, xensim.Options{})
@@ -47,9 +61,12 @@ func TestOnlyCopies(t *testing.T) {
 			}
 			disk(spare, test.spare)
 			if test.vm != nil {
-				ref := simulator.Insert("VM", map[string]any{"uuid": vm, "name_label": "web", "power_state": "Halted", "other_config": test.vm})
+				ref := simulator.Insert("VM", map[string]any{"uuid": vm, "name_label": cmp.Or(test.name, "web"), "power_state": "Halted", "other_config": test.vm})
 				if test.attached != "" {
 					simulator.Insert("VBD", map[string]any{"VM": ref, "VDI": refs[root], "userdevice": "0", "type": "Disk"})
+				}
+				if test.at != "" {
+					simulator.Insert("VBD", map[string]any{"VM": ref, "VDI": refs[spare], "userdevice": test.at, "type": cmp.Or(test.kind, "Disk")})
 				}
 			}
 			copies := &onlyCopies{pool: simulator}
@@ -80,5 +97,10 @@ func TestOnlyCopies(t *testing.T) {
 
 func copyOf(config map[string]string, uuid string) map[string]string {
 	config["kubexen.io/copy-of"] = uuid
+	return config
+}
+
+func trashed(config map[string]string) map[string]string {
+	config["kubexen.io/trashed-at"] = "2020-01-01T00:00:00Z"
 	return config
 }
