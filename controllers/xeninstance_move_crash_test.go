@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -23,10 +24,13 @@ func moveWorkflows() []testkit.Workflow {
 			create(t, w, instance)
 			w.WaitReady(t, instance)
 			w.WaitFor(t, instance, "the guest's agent reports", func() error { return guestReports(instance) })
+			watchDisks(w)
 		}
 	}
 	move := func(t testing.TB, w *testkit.World) { changed(t, w, toHost("xs2")) }
-	there := isReady(func(i *v1alpha1.XenInstance) error { return errors.Join(isRunning(i), isOn("xs2")(i)) })
+	there := func(ctx context.Context, w *testkit.World) error {
+		return errors.Join(isReady(func(i *v1alpha1.XenInstance) error { return errors.Join(isRunning(i), isOn("xs2")(i)) })(ctx, w), keptDisks(w))
+	}
 	return []testkit.Workflow{
 		{Name: "live", VMs: 1, Setup: placed(sharedStorage), Drive: move, Converged: there},
 		{Name: "with its disks", VMs: 1, Setup: placed(localStorage), Drive: move, Converged: there},
@@ -79,6 +83,7 @@ func faultsInMove(t *testing.T, storage string) {
 	w.WaitAtRest(t)
 	uuid := instance.Status.UUID
 	before, objects := settled(w, uuid), census(w)
+	watchDisks(w)
 	booted := bootedAt(w, byUUID(t, w, "VM", uuid))
 	round := func(t *testing.T) {
 		t.Helper()
@@ -98,6 +103,10 @@ func faultsInMove(t *testing.T, storage string) {
 		if at := bootedAt(w, byUUID(t, w, "VM", uuid)); at != booted {
 			t.Errorf("it was booted at %s, and again at %s", booted, at)
 		}
+		if err := keptDisks(w); err != nil { // the pool itself removes what it has moved
+			t.Error(err)
+		}
+		watchDisks(w)
 	}
 	fence.Arm(0)
 	round(t)

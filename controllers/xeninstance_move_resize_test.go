@@ -71,7 +71,7 @@ func TestFailedMoveBeforeAResize(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	waitAgent(t, w, instance)
 	w.WaitAtRest(t)
-	before := picture(w, instance.Status.UUID)
+	before, disksThere := picture(w, instance.Status.UUID), guardDisks(w)
 	w.Simulator.SetFaults([]xensim.Fault{{Call: "VM.migrate_send", Error: "MIRROR_FAILED", Params: []string{"a"}, Midway: true}})
 	fence.Arm(0)
 	edit(t, w, instance, flavored("wide"))
@@ -91,6 +91,7 @@ func TestFailedMoveBeforeAResize(t *testing.T) {
 	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 		t.Errorf("after the failure:\n%s", diff)
 	}
+	disksThere(t)
 }
 
 // TestFlavorFitsNowhere: a flavor that no host has room for now touches nothing, and the user reads of each host what it lacks.
@@ -107,7 +108,7 @@ func TestFlavorFitsNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.WaitAtRest(t)
-	before := picture(w, instance.Status.UUID)
+	before, disksThere := picture(w, instance.Status.UUID), guardDisks(w)
 	edit(t, w, instance, flavored("wide"))
 	w.WaitFor(t, instance, "it says what each host lacks", func() error {
 		ready := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionReady)
@@ -120,6 +121,7 @@ func TestFlavorFitsNowhere(t *testing.T) {
 	if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 		t.Errorf("the VM was touched:\n%s", diff)
 	}
+	disksThere(t)
 	edit(t, w, fresh(t, w, instance), flavored("small"))
 	waitInstance(t, w, instance, "it is as it was", resizedTo("small"), isOn("xs1"))
 }

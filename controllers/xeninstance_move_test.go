@@ -296,7 +296,7 @@ func TestMoveRefused(t *testing.T) {
 			vm := byUUID(t, w, "VM", instance.Status.UUID)
 			test.hinder(t, vm)
 			w.WaitAtRest(t) // it is known
-			before, objects := picture(w, instance.Status.UUID), census(w)
+			before, objects, disksThere := picture(w, instance.Status.UUID), census(w), guardDisks(w)
 			edit(t, w, instance, pinnedTo("xs2"))
 			w.WaitStalled(t, instance, test.reason)
 			ready := meta.FindStatusCondition(instance.Status.Conditions, v1alpha1.ConditionReady)
@@ -312,6 +312,7 @@ func TestMoveRefused(t *testing.T) {
 			if after := census(w); !maps.Equal(objects, after) {
 				t.Errorf("the pool had %v and has %v", objects, after)
 			}
+			disksThere(t)
 			edit(t, w, instance, toHost("xs1"))
 			waitOn(t, w, instance, "xs1")
 			test.mend(t, vm)
@@ -360,7 +361,7 @@ func TestFailedMove(t *testing.T) {
 			waitAgent(t, w, instance)
 			w.WaitAtRest(t)
 			uuid := instance.Status.UUID
-			before, objects := picture(w, uuid), census(w)
+			before, objects, disksThere := picture(w, uuid), census(w), guardDisks(w)
 			booted := bootedAt(w, byUUID(t, w, "VM", uuid))
 			w.Simulator.SetFaults([]xensim.Fault{{Call: test.call, Error: "VM_MIGRATE_FAILED", Params: []string{"a", "b", "c", "boom"}, Midway: true}})
 			fence.Arm(0)
@@ -392,6 +393,7 @@ func TestFailedMove(t *testing.T) {
 			if at := bootedAt(w, byUUID(t, w, "VM", uuid)); at != booted {
 				t.Errorf("it was booted at %s, and again at %s", booted, at)
 			}
+			disksThere(t)
 			remove(t, w, instance)
 		})
 	}

@@ -166,11 +166,11 @@ func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1
 	objects := census(w)
 	round := func(t *testing.T, faults []xensim.Fault) {
 		t.Helper()
-		instance := web(w).DeletedBy(v1alpha1.DeletionDelete).Object()
+		instance := web(w).Disk("data", "1Gi").DeletedBy(v1alpha1.DeletionDelete).With(storedOn("")).Object()
 		create(t, w, instance)
 		waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 		w.WaitAtRest(t)
-		before := picture(w, instance.Status.UUID)
+		before, disksThere := picture(w, instance.Status.UUID), guardDisks(w)
 		edit(t, w, instance, inRescue)
 		waitRescued(t, w, instance, v1alpha1.ReasonRescueActive)
 		w.WaitAtRest(t)
@@ -181,6 +181,7 @@ func faultsInReturn(t *testing.T, end func(*testing.T, *testkit.World, *v1alpha1
 			if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
 				t.Errorf("after the rescue:\n%s", diff)
 			}
+			disksThere(t)
 			remove(t, w, instance)
 		}
 		w.WaitAtRest(t)

@@ -93,7 +93,7 @@ func TestReturnIsExact(t *testing.T) {
 			create(t, w, instance)
 			w.WaitReady(t, instance)
 			w.WaitAtRest(t)
-			before, objects := picture(w, uuid), census(w)
+			before, objects, disksThere := picture(w, uuid), census(w), guardDisks(w)
 
 			edit(t, w, instance, func(i *v1alpha1.XenInstance) {
 				inRescue(i)
@@ -110,6 +110,7 @@ func TestReturnIsExact(t *testing.T) {
 			if after := census(w); fmt.Sprint(after) != fmt.Sprint(objects) {
 				t.Errorf("the pool had %v and has %v", objects, after)
 			}
+			disksThere(t)
 		})
 	}
 }

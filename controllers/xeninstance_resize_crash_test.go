@@ -26,7 +26,8 @@ var ownDisks sync.Map
 func watchDisks(w *testkit.World) {
 	own := map[string]bool{}
 	for ref, disk := range w.Simulator.Records("VDI") {
-		if config, ours := disk["other_config"].(map[string]string); ours && config["kubexen.io/role"] == "root-disk" {
+		config, _ := disk["other_config"].(map[string]string)
+		if role := config["kubexen.io/role"]; role == "root-disk" || role == "data-disk" {
 			own[ref] = true
 		}
 	}

@@ -90,7 +90,7 @@ func TestResizeFigures(t *testing.T) {
 		slices.Sort(disks)
 		return fmt.Sprintf("cores=%s %v limits=%v disks=%v", platform["cores-per-socket"], record["VCPUs_params"], limits, disks)
 	}
-	before := shown()
+	before, disksThere := shown(), guardDisks(w)
 	edit(t, w, instance, together(flavored("rich"), func(i *v1alpha1.XenInstance) { i.Spec.Disks[0].Size = quantity("2Gi") }))
 	waitInstance(t, w, instance, "it is rich", resizedTo("rich"), instanceReady, isRunning, func(i *v1alpha1.XenInstance) error {
 		if len(i.Status.PendingChanges) > 0 {
@@ -109,4 +109,5 @@ func TestResizeFigures(t *testing.T) {
 	if got, want := shown(), strings.Replace(before, "disks=[1073741824]", scratch, 1); got != want {
 		t.Errorf("it has %s, want %s", got, want)
 	}
+	disksThere(t)
 }

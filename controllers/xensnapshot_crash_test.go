@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,11 +18,17 @@ func snapshotSetup(t testing.TB, w *testkit.World) {
 	object := web(w).Object()
 	create(t, w, object)
 	w.WaitReady(t, object)
+	watchDisks(w)
 }
 
 // making is a workflow's drive that makes an object.
 func making(object func(*testkit.World) testkit.Object) func(testing.TB, *testkit.World) {
 	return func(t testing.TB, w *testkit.World) { create(t, w, object(w).(client.Object)) }
+}
+
+// beside complains of a disk of the instance that was asked to be destroyed, too.
+func beside(converged func(context.Context, *testkit.World) error) func(context.Context, *testkit.World) error {
+	return func(ctx context.Context, w *testkit.World) error { return errors.Join(converged(ctx, w), keptDisks(w)) }
 }
 
 // madeReady complains until the object is Ready.
@@ -50,7 +57,7 @@ func TestSnapshotCrash(t *testing.T) {
 	t.Parallel()
 	local := func(w *testkit.World) testkit.Object { return xenSnapshot(w, "point", nil) }
 	crashAll(t, []testkit.Workflow{
-		{Name: "capture", VMs: 1, Setup: snapshotSetup, Drive: making(local), Converged: madeReady(local)},
+		{Name: "capture", VMs: 1, Setup: snapshotSetup, Drive: making(local), Converged: beside(madeReady(local))},
 		{
 			Name: "delete", VMs: 1,
 			Setup: func(t testing.TB, w *testkit.World) {
@@ -64,13 +71,13 @@ func TestSnapshotCrash(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			Converged: func(ctx context.Context, w *testkit.World) error {
+			Converged: beside(func(ctx context.Context, w *testkit.World) error {
 				var all v1alpha1.XenSnapshotList
 				if err := w.Client.List(ctx, &all, client.InNamespace(w.Namespace)); err != nil || len(all.Items) == 0 {
 					return err
 				}
 				return context.DeadlineExceeded
-			},
+			}),
 		},
 	})
 }
