@@ -25,12 +25,20 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 		"NVRAM": map[string]string{"EFI-variables": "AAAA"}, "tags": []string{"production"}, "name_description": "the web server",
 		"blocked_operations": map[string]string{"start_on": "by hand", "pool_migrate": "it has a card"}, "order": int64(3), "start_delay": int64(5),
 		"ha_restart_priority": "best-effort", "platform": map[string]string{"vga": "std", "videoram": "8", "nx": "true"},
+		"VCPUs_params": map[string]string{"weight": "512", "cap": "150", "mask": "0,1"}, "VCPUs_max": int64(4), "VCPUs_at_startup": int64(2),
+		"memory_static_max": int64(2 << 30), "memory_dynamic_max": int64(3 << 29), "memory_dynamic_min": int64(1 << 30), "memory_static_min": int64(1 << 29),
+		"domain_type": "hvm", "HVM_shadow_multiplier": 1.5, "xenstore_data": map[string]string{"vm-data/role": "web"}, "shutdown_delay": int64(7),
+		"bios_strings":      map[string]string{"bios-vendor": "Xen", "system-serial-number": "S-1234", "enclosure-asset-tag": "A-7"},
+		"recommendations":   `<restrictions><restriction field="memory-static-max" max="137438953472"/></restrictions>`,
+		"has_vendor_device": true, "actions_after_crash": "preserve", "user_version": int64(3),
 	})
 	for vif, record := range w.Simulator.Records("VIF") {
 		if record["VM"] == ref {
 			err = errors.Join(err, w.Simulator.Update("VIF", vif, map[string]any{
 				"qos_algorithm_type": "ratelimit", "qos_algorithm_params": map[string]string{"kbps": "1000"},
 				"locking_mode": "locked", "ipv4_allowed": []string{"192.0.2.9"},
+				"ipv4_configuration_mode": "Static", "ipv4_addresses": []string{"192.0.2.9/24"}, "ipv4_gateway": "192.0.2.1",
+				"ipv6_configuration_mode": "Static", "ipv6_addresses": []string{"2001:db8::9/64"}, "ipv6_gateway": "2001:db8::1",
 			}))
 		}
 	}
@@ -38,13 +46,16 @@ func brokenVM(t *testing.T, w *testkit.World, firmware string, disks int) (uuid 
 		t.Fatal(err)
 	}
 	root := w.Simulator.FindByName(t, "VDI", "broken")
-	if err := w.Simulator.Update("VDI", root, map[string]any{"virtual_size": int64(64 << 20)}); err != nil {
+	if err := w.Simulator.Update("VDI", root, map[string]any{
+		"virtual_size": int64(64 << 20), "name_description": "boots", "tags": []string{"gold"}, "xenstore_data": map[string]string{"vdi-data": "x"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for i := 1; i < disks; i++ {
 		disk := w.Simulator.Insert("VDI", map[string]any{
 			"name_label": fmt.Sprintf("broken %d", i), "SR": w.Simulator.FindByName(t, "SR", "Local storage"), "virtual_size": int64(64 << 20),
-			"managed": true, "type": "user",
+			"managed": true, "type": "user", "name_description": "what the web server has", "tags": []string{fmt.Sprintf("data %d", i)},
+			"read_only": i == 2, "sharable": i == 3, "on_boot": map[bool]string{true: "reset", false: "persist"}[i == 4],
 		})
 		mode := "RW"
 		if i == 2 {
@@ -76,6 +87,7 @@ func TestReturnIsExact(t *testing.T) {
 		"BIOS, six disks, halted":             {"bios", 6, halted, v1alpha1.RescueDisksAll, 6},
 		"UEFI, one disk, running":             {"uefi", 1, running, v1alpha1.RescueDisksAll, 1},
 		"UEFI, one disk, halted":              {"uefi", 1, halted, v1alpha1.RescueDisksAll, 1},
+		"UEFI, six disks, running":            {"uefi", 6, running, v1alpha1.RescueDisksAll, 6},
 		"UEFI, six disks, running, root only": {"uefi", 6, running, v1alpha1.RescueDisksRoot, 1},
 		"UEFI, six disks, halted":             {"uefi", 6, halted, v1alpha1.RescueDisksAll, 6},
 		"as it was, whatever that is":         {"bios", 6, "", v1alpha1.RescueDisksAll, 6},
