@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,13 +36,13 @@ func (s *webStore) holding() (held chan struct{}, release func()) {
 		}
 		return false
 	})
-	return held, func() { s.answer(nil); close(released) }
+	return held, sync.OnceFunc(func() { s.answer(nil); close(released) })
 }
 
-// shownBy is the line of kubectl get for a snapshot, without its age.
-func shownBy(t testing.TB, w *testkit.World, name string) string {
+// shownBy is the line of kubectl get for a snapshot (xsnap) or an image (ximg), without its age.
+func shownBy(t testing.TB, w *testkit.World, kind, name string) string {
 	t.Helper()
-	fields := strings.Fields(w.Kubectl(t, "get", "xsnap", "-n", w.Namespace, name, "--no-headers"))
+	fields := strings.Fields(w.Kubectl(t, "get", kind, "-n", w.Namespace, name, "--no-headers"))
 	return strings.Join(fields[:len(fields)-1], " ")
 }
 
@@ -72,14 +73,14 @@ func TestTransfersWaitForEachOther(t *testing.T) {
 		return testkit.Condition(second, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonWaitingForTransfer)
 	})
 	for name, want := range map[string]string{"first": "first web False 0% 12Gi Uploading", "second": "second web False 0% 12Gi WaitingForTransfer"} {
-		if got := shownBy(t, w, name); got != want {
+		if got := shownBy(t, w, "xsnap", name); got != want {
 			t.Errorf("kubectl get shows %q, want %q", got, want)
 		}
 	}
 	release()
 	for _, s := range []*v1alpha1.XenSnapshot{first, second} {
 		w.WaitReady(t, s)
-		if got, want := shownBy(t, w, s.Name), s.Name+" web True 100% 12Gi Uploaded"; got != want {
+		if got, want := shownBy(t, w, "xsnap", s.Name), s.Name+" web True 100% 12Gi Uploaded"; got != want {
 			t.Errorf("kubectl get shows %q, want %q", got, want)
 		}
 		if got, want := s.Status.Upload.Location, store.URL+"/"+w.Namespace+"/"+s.Name+"/manifest.json"; got != want {
@@ -179,7 +180,7 @@ func TestAnUploadThatFailedIsTriedAgainWhenAsked(t *testing.T) {
 	s.Spec.BackoffLimit = ptr.To(int32(0))
 	create(t, w, s)
 	w.WaitStalled(t, s, v1alpha1.ReasonBackoffLimitExceeded)
-	if got, want := shownBy(t, w, "again"), "again web False 0% 12Gi BackoffLimitExceeded"; got != want {
+	if got, want := shownBy(t, w, "xsnap", "again"), "again web False 0% 12Gi BackoffLimitExceeded"; got != want {
 		t.Errorf("kubectl get shows %q, want %q", got, want)
 	}
 	uuid := s.Status.UUID

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -115,6 +117,62 @@ func cloudImage(t testing.TB, cloud *stores.OpenStack, body []byte, properties m
 		t.Fatalf("the image service answers %s", answer.Status)
 	}
 	return id
+}
+
+// TestKubectlShowsHowFarAnImageIs: what comes in has its percentage, what is there is whole, and what has another checksum says so.
+func TestKubectlShowsHowFarAnImageIs(t *testing.T) {
+	t.Parallel()
+	var by atomic.Int64
+	w := testkit.NewWorld(t, testkit.Start(t), shiftedManager(&by), withAgents)
+	w.StartManager()
+	store := newWebStore(t)
+	raw, _ := ext4(t, 64)
+	store.put("/golden.raw", raw)
+	source := v1alpha1.ImageSource{HTTP: &v1alpha1.HTTPObject{URL: store.URL + "/golden.raw"}}
+	golden, other := xenImage(w, "golden", source), xenImage(w, "other", source)
+	golden.Spec.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: digest(raw)}
+	other.Spec.Checksum = &v1alpha1.Checksum{Algorithm: v1alpha1.ChecksumSHA256, Value: digest([]byte("something else"))}
+	released := make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	defer release()
+	store.answer(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		rw.Header().Set("Content-Length", fmt.Sprint(len(raw)))
+		half := len(raw) / 2
+		_, _ = rw.Write(raw[:half])
+		by.Add(int64(2 * time.Second)) // so slow was it
+		_, _ = rw.Write(raw[half : half+1<<20])
+		if flusher, ok := rw.(http.Flusher); ok {
+			flusher.Flush()
+		}
+		select {
+		case <-released:
+		case <-r.Context().Done():
+		}
+		_, _ = rw.Write(raw[half+1<<20:])
+		return true
+	})
+	shows := func(what, pattern string) {
+		t.Helper()
+		line := regexp.MustCompile("^" + pattern + "$")
+		name, _, _ := strings.Cut(pattern, " ")
+		testkit.Eventually(t, what, func(context.Context) error {
+			if got := shownBy(t, w, "ximg", name); !line.MatchString(got) {
+				return fmt.Errorf("kubectl get shows %q, want %q", got, pattern)
+			}
+			return nil
+		})
+	}
+	create(t, w, golden)
+	shows("it is under way", "golden False [1-9][0-9]?% Importing")
+	release()
+	w.WaitReady(t, golden)
+	shows("it is there", "golden True 64Mi 100% Succeeded")
+	create(t, w, other)
+	w.WaitStalled(t, other, v1alpha1.ReasonChecksumMismatch)
+	shows("it is another file", "other False 0% ChecksumMismatch")
 }
 
 // TestFilesThatAreNoImages: what is not what was said, or cannot be booted, is refused with its reason, and nothing is left.
