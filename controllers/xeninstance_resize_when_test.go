@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -281,4 +282,77 @@ func TestResizeRefusals(t *testing.T) {
 	}
 	edit(t, w, instance, flavored("small"))
 	waitInstance(t, w, instance, "all is well again", resizedTo("small"), instanceReady)
+}
+
+// TestResizeRefusedForTheDisk: what the root disk, its storage or its image does not allow is said while the guest runs, and
+// neither the VM nor any disk is touched.
+func TestResizeRefusedForTheDisk(t *testing.T) {
+	t.Parallel()
+	grown := together(flavored("large"), rooted("20Gi"))
+	for name, test := range map[string]struct {
+		how, change  func(*v1alpha1.XenInstance)
+		hinder       func(t *testing.T, w *testkit.World, uuid string) // nil for nothing
+		reason, says string
+	}{
+		"as many snapshots as the storage takes": {
+			how: manually, change: grown, reason: v1alpha1.ReasonChainTooLong, says: "delete old snapshots of it",
+			hinder: func(t *testing.T, w *testkit.World, uuid string) { untilRefused(t, w, administrator(t, w), uuid) },
+		},
+		"less than the image needs": {
+			how: restarting, change: together(flavored("large"), shrunkTo("1Gi")), reason: v1alpha1.ReasonFlavorTooSmall, says: "2Gi",
+		},
+		"more than the storage has": {
+			how: restarting, change: grown, reason: v1alpha1.ReasonInsufficientStorage, says: "the root disk needs 8",
+			hinder: func(t *testing.T, w *testkit.World, _ string) {
+				sr := w.Simulator.FindByName(t, "SR", localStorage)
+				full := map[string]any{"type": "lvm", "physical_utilisation": w.Simulator.Records("SR")[sr]["physical_size"]} // each disk has all of its space at once
+				if err := w.Simulator.Update("SR", sr, full); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, fence := newWorld(t, withAgents)
+			existingVM(t, w, "golden")
+			disk, _ := w.Simulator.Records("VDI")[w.Simulator.FindByName(t, "VDI", "golden")]["uuid"].(string)
+			image := xenImage(w, "golden", v1alpha1.ImageSource{Existing: &v1alpha1.ExistingImage{VDIUUID: disk}})
+			image.Spec.MinDisk = quantity("2Gi")
+			create(t, w, image)
+			w.WaitReady(t, image)
+			instance := fromImage(w, "web", "golden", testkit.PoolName)
+			instance.Spec.RootDisk = &v1alpha1.RootDisk{Size: quantity("12Gi")}
+			test.how(instance)
+			create(t, w, instance)
+			waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+			waitAgent(t, w, instance)
+			if test.hinder != nil {
+				test.hinder(t, w, instance.Status.UUID)
+			}
+			w.WaitAtRest(t)
+			before, objects, disksThere := picture(w, instance.Status.UUID), census(w), guardDisks(w)
+			booted := bootedAt(w, byUUID(t, w, "VM", instance.Status.UUID))
+
+			fence.Arm(0)
+			edit(t, w, instance, test.change)
+			waitInstance(t, w, instance, "it is refused", isRunning, notReadyBecause(test.reason), func(i *v1alpha1.XenInstance) error {
+				if message := meta.FindStatusCondition(i.Status.Conditions, v1alpha1.ConditionReady).Message; !strings.Contains(message, test.says) {
+					return fmt.Errorf("the message does not say %q: %s", test.says, message)
+				}
+				return nil
+			})
+			w.WaitAtRest(t)
+			within(t, fence, name, 0)
+			if diff := differences(before, picture(w, instance.Status.UUID)); diff != "" {
+				t.Errorf("the VM was touched:\n%s", diff)
+			}
+			if after := census(w); !maps.Equal(objects, after) {
+				t.Errorf("the pool had %v and has %v", objects, after)
+			}
+			if at := bootedAt(w, byUUID(t, w, "VM", instance.Status.UUID)); at != booted {
+				t.Errorf("it was booted at %s, and again at %s", booted, at)
+			}
+			disksThere(t)
+		})
+	}
 }
