@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -167,6 +168,48 @@ func TestAnUploadIsCancelledByDeletion(t *testing.T) {
 	w.WaitGone(t, s)
 	if len(snapshotVMs(w)) != 0 || snapshotDisks(w) != before || len(store.paths()) != 0 {
 		t.Errorf("%d snapshots and %d disks are left, files %v", len(snapshotVMs(w)), snapshotDisks(w)-before, store.paths())
+	}
+	testkit.Eventually(t, "no transfer holds a disk", func(ctx context.Context) error { return controlDomainHoldsNothing(ctx, w.Simulator) })
+}
+
+// TestAnUploadOutlivesItsInstance: the instance is deleted with its VM while one upload runs and another waits for its turn; both
+// end well, and nothing of the snapshots is left on the pool.
+func TestAnUploadOutlivesItsInstance(t *testing.T) {
+	t.Parallel()
+	w, _ := withWeb(t, func(b *testkit.InstanceBuilder) { b.DeletedBy(v1alpha1.DeletionDelete) })
+	instance := web(w).Object()
+	w.WaitReady(t, instance)
+	writeDisk(t, w.Simulator, instance.Status.UUID, "0", "written before the snapshots")
+	vm, before := byUUID(t, w, "VM", instance.Status.UUID), snapshotDisks(w)
+	changePool(t, w, func(p *v1alpha1.XenPoolSpec) { p.Limits = &v1alpha1.PoolLimits{MaxTransfersPerHost: ptr.To(int32(1))} })
+	store := newWebStore(t)
+	held, release := store.holding()
+	defer release()
+	running, waiting := xenSnapshot(w, "running", toStore(store, nil)), xenSnapshot(w, "waiting", toStore(store, nil))
+	create(t, w, running)
+	<-held
+	create(t, w, waiting)
+	w.WaitFor(t, waiting, "it waits for its turn", func() error {
+		return testkit.Condition(waiting, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonWaitingForTransfer)
+	})
+
+	remove(t, w, instance)
+	if _, there := w.Simulator.Records("VM")[vm]; there || len(snapshotVMs(w)) != 2 {
+		t.Fatalf("the VM is there: %v; %d snapshots are", there, len(snapshotVMs(w)))
+	}
+	release()
+	for _, s := range []*v1alpha1.XenSnapshot{running, waiting} {
+		w.WaitReady(t, s)
+		if err := testkit.Condition(s, v1alpha1.ConditionUploaded, metav1.ConditionTrue, ""); err != nil || s.Status.Local || s.Status.Upload.Attempts != 1 {
+			t.Errorf("%v: status is %s", err, testkit.Manifest(s))
+		}
+		file, _ := store.file("/" + w.Namespace + "/" + s.Name + "/root.vhd")
+		if digest(file) != s.Status.Upload.Files[0].SHA256 || !bytes.Contains(file, []byte("written before the snapshots")) {
+			t.Errorf("%s: the store has %v, and not what the disk held; status is %s", s.Name, store.paths(), testkit.Manifest(s))
+		}
+	}
+	if len(snapshotVMs(w)) != 0 || snapshotDisks(w) != before {
+		t.Errorf("%d snapshots and %d disks are left", len(snapshotVMs(w)), snapshotDisks(w)-before)
 	}
 	testkit.Eventually(t, "no transfer holds a disk", func(ctx context.Context) error { return controlDomainHoldsNothing(ctx, w.Simulator) })
 }
