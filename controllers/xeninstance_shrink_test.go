@@ -229,7 +229,7 @@ func TestWhatEndsInsideIsCopied(t *testing.T) {
 	inside.until = inside.root + 200<<20
 	inside.script = "label: gpt\nstart=2048, size=8192, type=U, name=esp\nstart=10240, size=409600, type=L, name=root\n"
 	image, tree := guestImage(t, inside)
-	overwrite(t, image, 1<<20, []byte("XFSB\x00\x00\x10\x00")) // another file system in another partition is none of our business
+	overwrite(t, image, 1<<20, []byte("XFSB\x00\x00\x10\x00"+strings.Repeat("\x00", 504))) // another file system in another partition is none of our business
 	instance := guest(t, w, image, restarting)
 	edit(t, w, instance, shrunkTo(afterShrink))
 	waitInstance(t, w, instance, "it is smaller", resizedTo("small"), instanceReady, isRunning)
