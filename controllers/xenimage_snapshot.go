@@ -140,7 +140,7 @@ func (r *imageReconciler[T]) takeClone(ctx context.Context, handle *pool.Handle,
 	if step.Begin == nil {
 		return reconcile.Retry(v1alpha1.ReasonRetrying, step.Do(ctx, handle, img, facts))
 	}
-	_, err := r.flights.Begin(handle, img.Key, func() (xenapi.TaskRef, error) { return step.Begin(ctx, handle, img, facts) })
+	_, err := r.flights.Begin(handle, img.Key, pool.Work{}, func() (xenapi.TaskRef, error) { return step.Begin(ctx, handle, img, facts) })
 	if xenapi.OutcomeUnknown(err) {
 		err = errors.Join(err, handle.CatchUp(ctx, catchUpTimeout))
 	}

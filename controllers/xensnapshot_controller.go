@@ -292,7 +292,8 @@ func (s *snapshotScope) take(ctx context.Context) (reconcile.Outcome, error) {
 
 // begin begins a long step; the end of its task wakes the key.
 func (s *snapshotScope) begin(ctx context.Context, step *snapshot.Step, outcome reconcile.Outcome) (reconcile.Outcome, error) {
-	begun, err := s.r.flights.Begin(s.pool, s.snapshot.Key, func() (xenapi.TaskRef, error) {
+	work := pool.Work{On: string(s.facts.Source.Ref), Alone: s.Object.Spec.Type == v1alpha1.SnapshotTypeMemory}
+	begun, err := s.r.flights.Begin(s.pool, s.snapshot.Key, work, func() (xenapi.TaskRef, error) {
 		return step.Begin(ctx, s.pool, s.snapshot, s.facts)
 	})
 	switch {
@@ -301,7 +302,7 @@ func (s *snapshotScope) begin(ctx context.Context, step *snapshot.Step, outcome 
 	case err != nil:
 		return captureFailed(err), nil
 	case !begun:
-		return reconcile.Wait(v1alpha1.ReasonCapturing, "waiting for a free task on the pool"), nil
+		return reconcile.Wait(v1alpha1.ReasonCapturing, "waiting for a free task on the pool, or for another snapshot of the VM").After(snapshot.BusyAgain), nil
 	}
 	return outcome.After(barrier), nil
 }

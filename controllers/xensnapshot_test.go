@@ -238,17 +238,28 @@ func names(s *v1alpha1.XenSnapshot) string {
 	return strings.Join(all, ", ")
 }
 
-// TestSnapshotsAtOnce: the pool takes one snapshot of a VM after the other, and none of them waits for long.
+// TestSnapshotsAtOnce: the pool takes one snapshot of a VM after the other, and none of them waits for long. Each that is to have
+// the guest's memory has it, for which the pool suspends the VM.
 func TestSnapshotsAtOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
-	var points []*v1alpha1.XenSnapshot
-	for _, name := range []string{"first", "second", "third"} {
-		points = append(points, xenSnapshot(w, name, nil))
-		create(t, w, points[len(points)-1])
+	wanted := map[string]v1alpha1.SnapshotConsistency{
+		"first": v1alpha1.ConsistencyMemory, "second": v1alpha1.ConsistencyMemory, "third": v1alpha1.ConsistencyMemory, "fourth": v1alpha1.ConsistencyCrash,
 	}
-	for _, point := range points {
+	points := map[string]*v1alpha1.XenSnapshot{}
+	for name, consistency := range wanted {
+		points[name] = xenSnapshot(w, name, func(spec *v1alpha1.XenSnapshotSpec) {
+			if consistency == v1alpha1.ConsistencyMemory {
+				spec.Type = v1alpha1.SnapshotTypeMemory
+			}
+		})
+		create(t, w, points[name])
+	}
+	for name, point := range points {
 		w.WaitReady(t, point)
+		if point.Status.Consistency != wanted[name] {
+			t.Errorf("%s is %s, want %s", name, point.Status.Consistency, wanted[name])
+		}
 	}
 	if n := len(snapshotVMs(w)); n != len(points) {
 		t.Errorf("there are %d snapshots on the pool, want %d", n, len(points))

@@ -26,8 +26,21 @@ type Flights struct {
 }
 
 type flight struct {
-	task  xenapi.TaskRef
+	work  Work
+	task  xenapi.TaskRef // "" while it is being begun
 	since time.Time
+}
+
+// Work is what a task works on.
+type Work struct {
+	// On names the object, "" for one that nobody else works on.
+	On string
+	// Alone says that no other task of these may work on it meanwhile.
+	Alone bool
+}
+
+func (w Work) excludes(other Work) bool {
+	return w.On != "" && w.On == other.On && (w.Alone || other.Alone)
 }
 
 // NewFlights returns an empty set.
@@ -35,21 +48,40 @@ func NewFlights(passive clock.PassiveClock) *Flights {
 	return &Flights{clock: passive, tasks: map[xencache.Key]flight{}}
 }
 
-// Begin begins a task for key, if the pool has a slot for one; key is woken when it ends, or when there is a slot.
-func (f *Flights) Begin(h *Handle, key xencache.Key, begin func() (xenapi.TaskRef, error)) (begun bool, err error) {
+// Begin begins a task for key, if the pool has a slot for one and nobody's work excludes it; key is woken when it ends, or when there
+// is a slot.
+func (f *Flights) Begin(h *Handle, key xencache.Key, work Work, begin func() (xenapi.TaskRef, error)) (begun bool, err error) {
 	if !h.ReserveTask(key) {
+		return false, nil
+	}
+	if !f.reserve(key, work) {
+		h.ReleaseTask(key)
 		return false, nil
 	}
 	task, err := begin()
 	if err != nil {
+		f.forget(key)
 		h.ReleaseTask(key)
 		return false, err
 	}
 	f.mu.Lock()
-	f.tasks[key] = flight{task, f.clock.Now()}
+	f.tasks[key] = flight{work, task, f.clock.Now()}
 	f.mu.Unlock()
 	h.FollowTask(task, key)
 	return true, nil
+}
+
+// reserve notes what is about to be begun, unless another's work excludes it.
+func (f *Flights) reserve(key xencache.Key, work Work) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, current := range f.tasks {
+		if work.excludes(current.work) {
+			return false
+		}
+	}
+	f.tasks[key] = flight{work: work, since: f.clock.Now()}
+	return true
 }
 
 // Knows reports whether the task is one of these.

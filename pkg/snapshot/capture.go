@@ -19,9 +19,9 @@ const (
 	maxLinks = 28
 	// lookAgain is how often something is looked at again of which no event tells.
 	lookAgain = time.Minute
-	// busyAgain is how often a VM is looked at again that somebody else is at work on, another snapshot of it for instance: that
+	// BusyAgain is how often a VM is looked at again that somebody else is at work on, another snapshot of it for instance: that
 	// lasts seconds, and the events of a VM wake its instance, not its snapshots.
-	busyAgain = 2 * time.Second
+	BusyAgain = 2 * time.Second
 )
 
 // Step is one act of taking a snapshot.
@@ -70,12 +70,24 @@ func Next(s Snapshot, f Facts, installation string, knows func(xenapi.TaskRef) b
 		}
 		return &discardTwin, capturing
 	}
+	if s.Spec.Type == v1alpha1.SnapshotTypeMemory && f.Local != nil && f.Local.Memory.IsNull() {
+		return nil, f.withoutMemory()
+	}
 	for i := range capture {
 		if step := &capture[i]; !step.holds(s, f, installation) {
 			return step, capturing
 		}
 	}
 	return nil, reconcile.Done()
+}
+
+// withoutMemory says that what was to have memory has none, or none yet.
+func (f Facts) withoutMemory() reconcile.Outcome {
+	if f.Source != nil && len(f.Source.Running) > 0 {
+		return capturing.After(BusyAgain)
+	}
+	return reconcile.Terminal(v1alpha1.ReasonNotRunning, fmt.Sprintf(
+		"the pool took snapshot %s without memory, as of a VM that does not run; delete this XenSnapshot, and make another one while the VM runs", f.Local.UUID)).After(lookAgain)
 }
 
 var capturing = reconcile.Wait(v1alpha1.ReasonCapturing, "the snapshot is being taken")
@@ -87,9 +99,9 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 			fmt.Sprintf("XenInstance %s has no VM on the pool; the snapshot is taken when it has one", s.Spec.InstanceRef.Name)).After(lookAgain)
 	}
 	for task, operation := range f.Source.Running {
-		if !knows(task) {
+		if !knows(task) || s.Spec.Type == v1alpha1.SnapshotTypeMemory { // which the pool suspends the VM for
 			return reconcile.Wait(v1alpha1.ReasonInstanceBusy,
-				fmt.Sprintf("waiting until %s of VM %s is over", operation, f.Source.UUID)).After(busyAgain)
+				fmt.Sprintf("waiting until %s of VM %s is over", operation, f.Source.UUID)).After(BusyAgain)
 		}
 	}
 	if s.Spec.Type == v1alpha1.SnapshotTypeMemory && f.Source.Power == xenapi.VMPowerStateHalted && f.Source.inRescue() {
@@ -101,7 +113,7 @@ func refuse(s Snapshot, f Facts, knows func(xenapi.TaskRef) bool) reconcile.Outc
 			"a halted VM has no memory to capture; start the instance, or make a XenSnapshot of type Disk").After(lookAgain)
 	}
 	if Root(f.Source.Disks) == nil && f.Source.changing() {
-		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the root disk of the VM is being replaced by another one; the snapshot is taken when that is over").After(busyAgain)
+		return reconcile.Wait(v1alpha1.ReasonInstanceBusy, "the root disk of the VM is being replaced by another one; the snapshot is taken when that is over").After(BusyAgain)
 	}
 	if Root(f.Source.Disks) == nil && s.Spec.Disks == v1alpha1.SnapshotDisksRoot {
 		return reconcile.Terminal(v1alpha1.ReasonDiskNotFound, fmt.Sprintf("VM %s has no disk at device 0", f.Source.UUID)).After(lookAgain)
