@@ -65,11 +65,13 @@ func init() {
 				refuse: `spec: {destination: {http: {urlTemplate: "https://u:p@a/{snapshot}/{file}"}}}`,
 			},
 		},
-		"urlTemplate must contain {snapshot}: one snapshot's files must not replace another's": {
+		"the path of urlTemplate must contain {snapshot}: one snapshot's files must not replace another's": {
 			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}-{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{namespace}/{file}"}}}`},
+			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}-{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{file}?s={snapshot}"}}}`},
 		},
-		"urlTemplate must contain {file}: a snapshot has several files": {
+		"the path of urlTemplate must end with {file}: a snapshot has several files, and a restore finds them beside the manifest": {
 			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}/{file}"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}"}}}`},
+			{object: "xensnapshot-http", accept: `spec: {destination: {http: {urlTemplate: "https://a/{snapshot}-{file}?sas=x"}}}`, refuse: `spec: {destination: {http: {urlTemplate: "https://a/{file}/{snapshot}"}}}`},
 		},
 	}
 }

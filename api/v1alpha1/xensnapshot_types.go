@@ -195,14 +195,14 @@ type PropertyValue string
 // HTTPDestination is where on a web server the files go.
 type HTTPDestination struct {
 	// urlTemplate is the URL that each file is PUT to. {file} and {snapshot} stand for the names of the file and of the
-	// XenSnapshot and must be there; {instance} and {namespace} stand for those of the other objects, and {namespace} belongs
+	// XenSnapshot and must be in its path, {file} at the end; {instance} and {namespace} stand for those of the other objects, and {namespace} belongs
 	// into a URL that several namespaces use.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHostname() != '' && !self.matches('^[^/]*//[^/?#]*@')",message="urlTemplate must be an http or https URL without a user: credentials belong in a Secret"
-	// +kubebuilder:validation:XValidation:rule="self.contains('{file}')",message="urlTemplate must contain {file}: a snapshot has several files"
-	// +kubebuilder:validation:XValidation:rule="self.contains('{snapshot}')",message="urlTemplate must contain {snapshot}: one snapshot's files must not replace another's"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^?#]*[{]file[}]([?#].*)?$')",message="the path of urlTemplate must end with {file}: a snapshot has several files, and a restore finds them beside the manifest"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^?#]*[{]snapshot[}]')",message="the path of urlTemplate must contain {snapshot}: one snapshot's files must not replace another's"
 	URLTemplate string `json:"urlTemplate"`
 
 	// credentialsSecretRef names the Secret with the keys username and password (Basic), or token (Bearer), and ca.crt (PEM) where

@@ -25,7 +25,7 @@ type Backup struct {
 // link is a manifest and where its files are.
 type link struct {
 	manifest Manifest
-	beside   func(name string) (*v1alpha1.ImageSource, error)
+	file     func(name string) (*v1alpha1.ImageSource, error)
 }
 
 // ReadBackup reads the manifest that a source names, and those below it. Each is held against the digest that the one above
@@ -40,7 +40,7 @@ func ReadBackup(ctx context.Context, stores Stores, namespace string, source *v1
 			return nil, err
 		}
 		here := at
-		backup.links = append(backup.links, link{manifest, func(name string) (*v1alpha1.ImageSource, error) { return beside(here, name) }})
+		backup.links = append(backup.links, link{manifest, func(name string) (*v1alpha1.ImageSource, error) { return fileBeside(here, name) }})
 		if manifest.Parent == nil {
 			backup.Manifest = backup.links[0].manifest
 			return backup, nil
@@ -71,6 +71,21 @@ func readBackupManifest(ctx context.Context, stores Stores, place Place, want st
 		return Manifest{}, fmt.Errorf("%s: %w", where, err)
 	}
 	return manifest, nil
+}
+
+// fileBeside is the source of a file that belongs to a manifest. Where the name of the manifest begins with more than its own, as a
+// URL template may have it (urlTemplate), so do the names of its files.
+func fileBeside(source *v1alpha1.ImageSource, name string) (*v1alpha1.ImageSource, error) {
+	manifest := ""
+	if source.S3 != nil {
+		manifest = path.Base(source.S3.Key)
+	} else if u, err := url.Parse(source.HTTP.URL); err == nil {
+		manifest = path.Base(u.EscapedPath())
+	}
+	if prefix, named := strings.CutSuffix(manifest, ManifestName); named {
+		name = prefix + name
+	}
+	return beside(source, name)
 }
 
 // beside is the source of a file whose path is relative to that of another.
@@ -116,7 +131,7 @@ func (b *Backup) Disk(namespace, name string) (*Import, error) {
 		if file == nil {
 			file, result.Device = l.manifest.File, strconv.Itoa(int(disk.Device))
 		}
-		source, err := l.beside(file.Name)
+		source, err := l.file(file.Name)
 		if err != nil {
 			return nil, err
 		}

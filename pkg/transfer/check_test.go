@@ -248,6 +248,27 @@ func TestWhereAManifestLeads(t *testing.T) {
 	}
 }
 
+// TestTheFilesOfAManifest: they are named as it is.
+func TestTheFilesOfAManifest(t *testing.T) {
+	for manifest, want := range map[string]string{
+		"https://store/a/b/manifest.json":            "https://store/a/b/root.vhd",
+		"https://store/a/b-manifest.json?sas=secret": "https://store/a/b-root.vhd",
+		"https://store/a/b%2Fc-manifest.json":        "https://store/a/b%2Fc-root.vhd",
+		"https://store/a/renamed.json":               "https://store/a/root.vhd",
+	} {
+		got, err := fileBeside(&v1alpha1.ImageSource{HTTP: &v1alpha1.HTTPObject{URL: manifest}}, "root.vhd")
+		if err != nil || got.HTTP.URL != want {
+			t.Errorf("the file of %s is %+v, %v; want %s", manifest, got, err, want)
+		}
+	}
+	for manifest, want := range map[string]string{"a/manifest.json": "a/root.vhd", "a/b-manifest.json": "a/b-root.vhd", "manifest.json": "root.vhd"} {
+		got, err := fileBeside(&v1alpha1.ImageSource{S3: &v1alpha1.S3Object{Key: manifest}}, "root.vhd")
+		if err != nil || got.S3.Key != want {
+			t.Errorf("the file of %s is %+v, %v; want %s", manifest, got, err, want)
+		}
+	}
+}
+
 // FuzzBeside: wherever a manifest says its parent is, it is on the same server.
 func FuzzBeside(f *testing.F) {
 	for _, seed := range []string{"../x", "//h/x", "%2e%2e/x", "..\\x", "@h/x", ":x"} {
