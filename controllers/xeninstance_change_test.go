@@ -65,6 +65,36 @@ func TestPower(t *testing.T) {
 	})
 }
 
+// TestAHaltThatIsWithdrawn: a guest that goes off because it was asked to, and is to run again by then, has not drifted.
+func TestAHaltThatIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	instance := web(w).With(func(i *v1alpha1.XenInstance) { i.Spec.PowerDriftPolicy = v1alpha1.PowerDriftIgnore }).Object()
+	create(t, w, instance)
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+	waitAgent(t, w, instance)
+	vm := byUUID(t, w, "VM", instance.Status.UUID)
+	booted := bootedAt(w, vm)
+	w.Simulator.Guest().IgnoreShutdown(vm, true)
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateHalted })
+	w.WaitFor(t, instance, "the guest is asked to go off", func() error {
+		return testkit.Condition(instance, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonShuttingDown)
+	})
+	edit(t, w, instance, func(i *v1alpha1.XenInstance) { i.Spec.PowerState = v1alpha1.PowerStateRunning })
+	w.WaitFor(t, instance, "the wish is seen", func() error {
+		return testkit.Condition(instance, v1alpha1.ConditionPowerStateSynced, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	})
+	w.Simulator.Guest().IgnoreShutdown(vm, false)
+	w.Simulator.Guest().Shutdown(vm)
+	testkit.Eventually(t, "the guest runs again", func(context.Context) error {
+		if w.Simulator.Records("VM")[vm]["power_state"] != "Running" || bootedAt(w, vm) == booted {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
+}
+
 // waitAgent waits until the guest's agent reports, if the guest runs: only then can it be suspended or asked to shut down.
 func waitAgent(t *testing.T, w *testkit.World, instance *v1alpha1.XenInstance) {
 	t.Helper()

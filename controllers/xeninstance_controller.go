@@ -320,6 +320,7 @@ func (s *instanceScope) catchUp(ctx context.Context, anew bool) error {
 func (s *instanceScope) report() {
 	report := instance.Report{
 		Plan: s.plan, Outcome: s.Outcome, Now: s.r.runtime.Clock.Now(),
+		Leads:   s.r.executor.Leads(s.key()),
 		Percent: s.r.executor.Percent(s.key(), poolTasks{s.pool, s.key()}),
 	}
 	if percent := s.facts.CopyPercent(); percent != nil {

@@ -152,6 +152,14 @@ func (e *Executor) Percent(key xencache.Key, tasks Tasks) *int32 {
 	return &percent
 }
 
+// Leads is the power state into which an act in flight is bringing the VM of key, "" if there is none.
+func (e *Executor) Leads(key xencache.Key) v1alpha1.PowerState {
+	if current := e.flight(key); current != nil {
+		return leads[current.step]
+	}
+	return ""
+}
+
 // Do takes the first step of the plan, unless something is in flight already, and says what the pass ends in.
 func (e *Executor) Do(ctx context.Context, r *Run, plan Plan) reconcile.Outcome {
 	if outcome, busy := e.land(ctx, r, plan); busy {

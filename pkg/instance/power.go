@@ -42,6 +42,13 @@ var (
 	powerOffStep = Step{Name: stepPowerOff, Holds: powerIs(v1alpha1.PowerStateHalted), Act: powerOff, Long: true, Overtakes: stepShutDown}
 )
 
+// leads is the power state into which each of them brings the VM.
+var leads = map[string]v1alpha1.PowerState{
+	stepStart: v1alpha1.PowerStateRunning, stepResume: v1alpha1.PowerStateRunning, stepUnpause: v1alpha1.PowerStateRunning,
+	stepStartPaused: v1alpha1.PowerStatePaused, stepPause: v1alpha1.PowerStatePaused, stepSuspend: v1alpha1.PowerStateSuspended,
+	stepShutDown: v1alpha1.PowerStateHalted, stepPowerOff: v1alpha1.PowerStateHalted,
+}
+
 func powerIs(state v1alpha1.PowerState) func(*Facts) bool {
 	return func(f *Facts) bool { return f.VM.Power == state }
 }

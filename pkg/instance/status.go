@@ -31,6 +31,8 @@ type Report struct {
 	Plan    Plan
 	Outcome reconcile.Outcome
 	Now     time.Time
+	// Leads is the power state into which an act of ours is bringing the VM, "" without one.
+	Leads v1alpha1.PowerState
 	// Percent is how far the task under way is, nil without one.
 	Percent *int32
 	// PasswordSecret is the name of the Secret with the generated password, "" without one.
@@ -307,6 +309,9 @@ func setPowerStateSynced(status *v1alpha1.XenInstanceStatus, f *Facts, report Re
 		setPowerInRescue(set, f, report)
 	case f.Want.Power == "":
 		set(metav1.ConditionTrue, v1alpha1.ReasonNotRequested, "the VM is "+string(f.VM.Power)+"; no power state is asked for")
+	case f.VM.Power == f.Want.Power && report.Leads != "" && report.Leads != f.Want.Power:
+		// Asked for and withdrawn: when the VM gets there that is our doing, and no drift.
+		set(metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the VM is on its way to "+string(report.Leads)+", from which it is brought back")
 	case f.VM.Power == f.Want.Power && report.Plan.Operation != operationRestart:
 		set(metav1.ConditionTrue, powerReasons[f.VM.Power], "the VM is "+string(f.VM.Power)+" as asked")
 	default:

@@ -91,6 +91,14 @@ func TestStatus(t *testing.T) {
 			facts: given(complete(v1alpha1.PowerStateHalted), wasRunning), report: Report{Outcome: wait(v1alpha1.ReasonDrifted)},
 			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonDrifted}},
 		},
+		"on the way to a state that is not asked for any more": {
+			facts: given(complete(v1alpha1.PowerStateRunning), wasRunning), report: Report{Leads: v1alpha1.PowerStateHalted, Outcome: wait(v1alpha1.ReasonShuttingDown)},
+			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonProgressing}},
+		},
+		"on the way to the state that is asked for": {
+			facts: given(complete(v1alpha1.PowerStateRunning), wasRunning), report: Report{Leads: v1alpha1.PowerStateRunning, Outcome: wait(v1alpha1.ReasonStarting)},
+			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {yes, v1alpha1.ReasonRunning}},
+		},
 		"a snapshot with memory is being taken": {
 			facts: given(complete(v1alpha1.PowerStateSuspended), wasRunning, captured), report: Report{Outcome: wait(v1alpha1.ReasonInstanceBusy)},
 			conds: map[string]want{v1alpha1.ConditionPowerStateSynced: {no, v1alpha1.ReasonInstanceBusy}},
