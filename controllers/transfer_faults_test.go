@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -231,6 +232,13 @@ func diskName(t testing.TB, w *testkit.World, vm, device string) string {
 func TestAToolstackThatRestartsUnderAnUpload(t *testing.T) {
 	t.Parallel()
 	w, _ := withWeb(t, nil)
+	instance := web(w).Object()
+	w.WaitReady(t, instance)
+	content := make([]byte, 64<<20) // more than lies on the way while the store takes nothing
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
+	if _, err := diskInGuest(t, w.Simulator, instance.Status.UUID, "0").WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
 	store := newWebStore(t)
 	held, released := make(chan struct{}, 1), make(chan struct{})
 	store.answer(func(_ http.ResponseWriter, r *http.Request) bool {

@@ -287,3 +287,26 @@ func TestAPoolIsDeletedAfterWhatItsImagesHave(t *testing.T) {
 		t.Errorf("status is %s", testkit.Manifest(image))
 	}
 }
+
+// TestAServerWithoutRanges: a file whose content is in no order is not read from it again and again in vain.
+func TestAServerWithoutRanges(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t, withAgents)
+	raw, _ := ext4(t, 16)
+	file := converted(t, raw, "-O", "qcow2")
+	web := newWebStore(t)
+	web.answer(func(rw http.ResponseWriter, r *http.Request) bool {
+		r.Header.Del("Range")
+		return false
+	})
+	web.put("/golden.qcow2", file)
+	image := httpImage("unordered", web.URL+"/golden.qcow2", file, testkit.PoolName)
+	create(t, w, image)
+	w.WaitStalled(t, image, v1alpha1.ReasonFormatUnsupported)
+	testkit.Eventually(t, "nothing of it is on the pool", func(context.Context) error {
+		if n := len(markedTemplates(w.Simulator, image.Name)); n != 0 {
+			return fmt.Errorf("%d templates", n)
+		}
+		return nil
+	})
+}

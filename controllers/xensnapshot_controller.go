@@ -142,10 +142,7 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 		return s.rest(ctx), nil // nothing of it is on any pool, nor should it be
 	}
 	if outcome, err := s.reachPool(ctx); err != nil || !outcome.IsDone() || s.pool == nil {
-		if err == nil && s.hasFailed() {
-			return s.rest(ctx).After(cmp.Or(outcome.Deadline(), poolRecheck)), nil // it says why, whatever its pool does
-		}
-		return outcome, err
+		return s.unreached(ctx, outcome), err
 	}
 	s.observe()
 	switch {
@@ -163,9 +160,12 @@ func (s *snapshotScope) converge(ctx context.Context) (reconcile.Outcome, error)
 	return s.settle(ctx)
 }
 
-// hasFailed reports whether the snapshot has ended without what was asked for.
-func (s *snapshotScope) hasFailed() bool {
-	return !s.Deleting() && s.Object.Status.FinishedAt != nil && !s.succeeded()
+// unreached is the outcome of a pass that does not come to the pool. What has failed says why, whatever its pool does.
+func (s *snapshotScope) unreached(ctx context.Context, outcome reconcile.Outcome) reconcile.Outcome {
+	if s.Deleting() || s.Object.Status.FinishedAt == nil || s.succeeded() {
+		return outcome
+	}
+	return s.rest(ctx).After(cmp.Or(outcome.Deadline(), poolRecheck))
 }
 
 // heedRequest lets what failed begin anew when its user asks for that.

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/kubexen/kubexen/api/v1alpha1"
@@ -116,5 +117,17 @@ func TestRevert(t *testing.T) {
 				t.Errorf("it writes %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestAResizeInRescue: what is held until the return ends the command with an error, as it does a move.
+func TestAResizeInRescue(t *testing.T) {
+	i := resizing("small", "large", "")
+	i.Status.Resize = nil
+	i.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonInRescue}}
+	i.Status.PendingChanges = []v1alpha1.PendingChange{{Field: "flavorRef.vcpus", Requires: v1alpha1.RequiresHold}}
+	i.Status.Rescue = &v1alpha1.RescueStatus{}
+	if got, err := sized(i, "large"); err == nil || !strings.Contains(err.Error(), "kubectl xen unrescue web") {
+		t.Errorf("it ends with %+v, %v", got, err)
 	}
 }

@@ -35,6 +35,9 @@ func (s *source) pass(ctx context.Context, use func(*disk.Sniffed) error) error 
 // byRanges reads a format whose content is not in order. The digest is that of the file from beginning to end, so it is read
 // once for that, and only then for its content.
 func (s *source) byRanges(ctx context.Context, t *target) error {
+	if err := s.servesRanges(ctx); err != nil {
+		return err
+	}
 	digest := s.open(ctx)
 	defer digest.Close()
 	blocks := &imagestore.Blocks{}
@@ -50,6 +53,19 @@ func (s *source) byRanges(ctx context.Context, t *target) error {
 		return err
 	}
 	return t.copy(ctx, s, content)
+}
+
+// servesRanges asks for a byte in the middle, before the whole file is read in vain.
+func (s *source) servesRanges(ctx context.Context) error {
+	body, err := s.store.Open(ctx, "", s.object, 1, 1)
+	if imagestore.KindOf(err) == imagestore.NoRanges {
+		return &Failure{Reason: v1alpha1.ReasonFormatUnsupported, Permanent: true, Err: fmt.Errorf(
+			"%w, and the content of such a file is in no order; let the server serve ranges, or convert the file (qemu-img convert -O vpc makes a VHD)", err)}
+	}
+	if err != nil {
+		return err
+	}
+	return body.Close()
 }
 
 // unpacked imports a raw disk whose length only its end tells: it is read once to learn it.
