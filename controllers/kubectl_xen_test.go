@@ -136,7 +136,10 @@ func TestKubectlXenMigrate(t *testing.T) {
 	waitPowered(t, w, instance, v1alpha1.PowerStateRunning)
 	waitAgent(t, w, instance)
 	fails(t, w, "not found", "migrate", "nobody", "--host", "xs2")
-	fails(t, w, `has no host "xs9" in placement.host; it has xs1, xs2`, "migrate", "web", "--host", "xs9")
+	fails(t, w, `has no host "xs9"; it has xs1, xs2`, "migrate", "web", "--host", "xs9", "--pin")
+	if placement := fresh(t, w, instance).Spec.Placement; placement != nil {
+		t.Errorf("the command that failed wrote %+v", placement)
+	}
 	says(t, w, "web is on xs2", "migrate", "web", "--host", "xs2")
 	writtenByPlugIn(t, fresh(t, w, instance), "placement")
 	host := xenapi.HostRef(w.Simulator.FindByName(t, "host", "xs1"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -45,7 +46,9 @@ func newMigrateCommand(c *cluster) *cobra.Command {
 
 // edit asks for the host.
 func (r *migrateRequest) edit(ctx context.Context, api client.Client, i *v1alpha1.XenInstance) (nothing string, err error) {
-	r.name = hostName(ctx, api, i.Spec.PoolRef.Name, r.host)
+	if r.name, err = hostName(ctx, api, i.Spec.PoolRef.Name, r.host); err != nil {
+		return "", err
+	}
 	if i.Spec.Placement == nil {
 		i.Spec.Placement = &v1alpha1.Placement{}
 	}
@@ -55,17 +58,19 @@ func (r *migrateRequest) edit(ctx context.Context, api client.Client, i *v1alpha
 }
 
 // hostName is the name of a host that may have been named by its uuid, as far as the user may look at the pool.
-func hostName(ctx context.Context, api client.Client, pool, host string) string {
+func hostName(ctx context.Context, api client.Client, pool, host string) (string, error) {
 	var found v1alpha1.XenPool
-	if err := api.Get(ctx, client.ObjectKey{Name: pool}, &found); err != nil {
-		return host // who may not look is told by the instance
+	if err := api.Get(ctx, client.ObjectKey{Name: pool}, &found); err != nil || len(found.Status.Hosts) == 0 {
+		return host, nil //nolint:nilerr // who may not look is told by the instance
 	}
+	var names []string
 	for _, known := range found.Status.Hosts {
-		if known.UUID == host {
-			return known.Name
+		if host == known.UUID || host == known.Name {
+			return known.Name, nil
 		}
+		names = append(names, known.Name)
 	}
-	return host
+	return "", fmt.Errorf("pool %s has no host %q; it has %s", pool, host, strings.Join(names, ", "))
 }
 
 // progress is how far it is.

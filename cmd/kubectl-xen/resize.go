@@ -76,7 +76,7 @@ func sized(i *v1alpha1.XenInstance, flavor string) (progress, error) {
 		return progress{done: true, text: fmt.Sprintf("%s; kubectl xen confirm %s keeps it, kubectl xen revert %s goes back", size(i), i.Name, i.Name)}, nil
 	case has && len(i.Status.PendingChanges) == 0:
 		return progress{done: true, text: size(i)}, nil
-	case i.Status.Rescue != nil:
+	case meta.IsStatusConditionTrue(i.Status.Conditions, v1alpha1.ConditionRescued):
 		return progress{}, fmt.Errorf("%s is in rescue, so that nothing is resized before its return: kubectl xen unrescue %s", i.Name, i.Name)
 	}
 	return progress{done: true, text: waiting(i)}, nil

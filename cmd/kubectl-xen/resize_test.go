@@ -124,9 +124,10 @@ func TestRevert(t *testing.T) {
 func TestAResizeInRescue(t *testing.T) {
 	i := resizing("small", "large", "")
 	i.Status.Resize = nil
-	i.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonInRescue}}
+	i.Status.Conditions = []metav1.Condition{
+		{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonInRescue}, {Type: v1alpha1.ConditionRescued, Status: metav1.ConditionTrue},
+	}
 	i.Status.PendingChanges = []v1alpha1.PendingChange{{Field: "flavorRef.vcpus", Requires: v1alpha1.RequiresHold}}
-	i.Status.Rescue = &v1alpha1.RescueStatus{}
 	if got, err := sized(i, "large"); err == nil || !strings.Contains(err.Error(), "kubectl xen unrescue web") {
 		t.Errorf("it ends with %+v, %v", got, err)
 	}

@@ -70,6 +70,10 @@ var foreign = []struct {
 	{"WithoutFreeSpace", "Parallels disk"},
 	{"WithouFreSpacExt", "Parallels disk"},
 	{"HTTP/1.", "an HTTP answer in place of a disk"},
+	{"<!DOCTYPE", "a page in place of a disk"},
+	{"<!doctype", "a page in place of a disk"},
+	{"<html", "a page in place of a disk"},
+	{"<?xml", "an XML text in place of a disk"},
 	{"\xfd7zXZ\x00", "xz"},
 	{"BZh", "bzip2"},
 	{"PK\x03\x04", "zip"},
@@ -79,6 +83,8 @@ var foreign = []struct {
 // and looks like Raw; a format that we know but do not read, and an error text of a server, are a *FormatError.
 func Detect(head []byte) (Format, error) {
 	switch {
+	case len(head) == 0:
+		return "", malformed(Raw, 0, "content", "a disk", "an empty file")
 	case bytes.HasPrefix(head, qcow2Magic):
 		return QCOW2, nil
 	case bytes.HasPrefix(head, vhdCookie):

@@ -59,6 +59,8 @@ func TestSniff(t *testing.T) {
 		"raw stated to be qcow2":  {content: boot, stated: disk.QCOW2, refused: "found that of Raw"},
 		"a fixed VHD":             {content: boot, stated: disk.VHD, want: disk.VHD},
 		"three bytes":             {content: []byte("abc"), want: disk.Raw},
+		"an empty file":           {content: []byte{}, refused: "an empty file"},
+		"a login page":            {content: []byte("<!DOCTYPE html><title>Sign in"), refused: "a page in place of a disk"},
 		"VMDK":                    {content: []byte("KDMV and so on"), refused: "found VMDK"},
 		"an HTTP answer":          {content: []byte("HTTP/1.1 500 Internal Server Error"), stated: disk.Raw, refused: "an HTTP answer"},
 		"a compression we lack":   {content: []byte("\xfd7zXZ\x00 and so on"), refused: "found xz"},

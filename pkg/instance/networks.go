@@ -145,11 +145,18 @@ func (f *Facts) duplicateMACs(v xencache.View) []Problem {
 			continue
 		}
 		if vm := v.VM(nic.VM); vm != nil && !vm.IsATemplate && !f.Me.Owns(xencache.ReadMarks(vm.OtherConfig)) {
-			problems = append(problems, Problem{Reason: v1alpha1.ReasonDuplicateMAC, Message: fmt.Sprintf(
-				"networks[%s]: another VM on the network has the MAC address %s; choose another, or leave it out", want.Name, want.MAC)})
+			problems = append(problems, Problem{Reason: v1alpha1.ReasonDuplicateMAC, Message: macIsTaken(want)})
 		}
 	}
 	return problems
+}
+
+// macIsTaken says what to do about an address that another VM has: one that came with a backup is in no spec.
+func macIsTaken(want WantNIC) string {
+	if device, captured := strings.CutPrefix(want.Name, capturedPrefix); captured {
+		return fmt.Sprintf("interface %s of the backup: another VM on the network has its MAC address %s; list networks in the spec, without addresses for new ones", device, want.MAC)
+	}
+	return fmt.Sprintf("networks[%s]: another VM on the network has the MAC address %s; choose another, or leave it out", want.Name, want.MAC)
 }
 
 // nicFor finds the VM's interface for an entry: by its mark, else, on an adopted VM, by its device.
